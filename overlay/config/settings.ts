@@ -1,0 +1,106 @@
+/**
+ * What an operator decided, as the rest of the daemon takes it: parsed, checked against each other, plain.
+ * Made by load-settings.ts; the single options are described in options.ts.
+ */
+import type { Address, PerFamily } from '../../store/address.ts';
+import type { LogFormat, LogLevel } from '../ops/log.ts';
+import type { Secret } from './secret.ts';
+
+export interface EtcdSettings {
+  readonly kind: 'etcd';
+  /** `http://host:port` or `https://host:port`, without a user part. At least one. */
+  readonly endpoints: readonly string[];
+  /** Begins with a slash and does not end with one. */
+  readonly prefix: string;
+  readonly caFile?: string | undefined;
+  /** Both or neither. */
+  readonly clientCertificate?: { readonly certFile: string; readonly keyFile: string } | undefined;
+  readonly credentials?: { readonly username: string; readonly password: Secret } | undefined;
+}
+
+export interface EmbeddedSettings {
+  readonly kind: 'embedded';
+  readonly path: string;
+  /** Seeds a network configuration that is not there yet: flannel's JSON. */
+  readonly netConfigPath?: string | undefined;
+}
+
+export type StoreSettings = EtcdSettings | EmbeddedSettings;
+
+export interface LeaseSettings {
+  readonly ttlMs: number;
+  /** How long before its end the lease is renewed at the latest; less than `ttlMs`. */
+  readonly renewMarginMs: number;
+  readonly releaseOnExit: boolean;
+}
+
+/**
+ * How the underlay interface is chosen: the first of `names` that exists, else the first that matches one
+ * of `patterns`, else the one that leads to `canReach`, else the default route's.
+ */
+export interface UnderlaySettings {
+  /** Interface names, or addresses that an interface has. */
+  readonly names: readonly string[];
+  /** Matched against an interface's name, and against its addresses. */
+  readonly patterns: readonly RegExp[];
+  readonly canReach?: Address | undefined;
+  /** Told to the peers instead of the interface's own address. */
+  readonly publicAddress: PerFamily<Address>;
+}
+
+export interface OverlaySettings {
+  readonly datapath: 'auto' | 'kernel';
+  /** Absent: `vtep.<VNI>`; see deviceName(). */
+  readonly device?: string | undefined;
+  readonly bridge: string;
+  /** What leaves the overlay gets the node's address. */
+  readonly masquerade: boolean;
+  /** Encapsulated packets are accepted from known peers only. */
+  readonly peerFilter: boolean;
+  /** A pod may use its own address and MAC only. */
+  readonly podFilter: boolean;
+  readonly resyncIntervalMs: number;
+}
+
+export interface FileSettings {
+  readonly stateDir: string;
+  readonly runDir: string;
+  /** The CNI shim's socket, in `runDir`. */
+  readonly socket: string;
+  readonly subnetFile: string;
+}
+
+export interface CniSettings {
+  /** Absent: the daemon installs nothing. */
+  readonly confDir?: string | undefined;
+  readonly binDir: string;
+}
+
+export interface HttpAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface Settings {
+  readonly nodeName: string;
+  readonly store: StoreSettings;
+  readonly lease: LeaseSettings;
+  readonly underlay: UnderlaySettings;
+  readonly overlay: OverlaySettings;
+  readonly files: FileSettings;
+  readonly cni: CniSettings;
+  /** Absent: off. */
+  readonly http?: HttpAddress | undefined;
+  readonly log: { readonly level: LogLevel; readonly format: LogFormat };
+}
+
+/** The VXLAN device's name: `vtep.<VNI>` unless `--device` says otherwise. */
+export const deviceName = (overlay: OverlaySettings, vni: number): string => overlay.device ?? `vtep.${vni}`;
+
+/** Every secret that the settings hold, for openLog. */
+export function secretsOf(settings: Pick<Settings, 'store'>): string[] {
+  const { store } = settings;
+  return store.kind === 'etcd' && store.credentials !== undefined
+    ? [store.credentials.password.reveal()]
+    : [];
+}
