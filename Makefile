@@ -1,0 +1,98 @@
+# A fresh clone on a Debian machine with Node (and make) needs nothing but a target of this file: what is
+# missing is installed first, and only what is missing, so a second run works without a network.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+NODE ?= node
+CC := gcc
+CFLAGS ?= -O2
+PREFIX ?= /usr/local
+FILES ?= 'dist/test/**/*.test.js'
+
+BIN := node_modules/.bin
+TREE := node_modules/.package-lock.json
+SHIM := build/vtepd-cni
+SHIM_CFLAGS := -std=gnu11 -static -Wall -Wextra -Werror
+LIB := $(DESTDIR)$(PREFIX)/lib/vtepd
+NEWEST := build/newest-node/node_modules/node/bin/node
+MOCHA := $(BIN)/mocha --reporter dist/test/lab/reporter.js --require dist/test/lab/root-hooks.js
+
+export MAKECMDGOALS
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: need-root need-demo build ## Three nodes, two pods each, talking across nodes, here and now (ARGS='--nodes 5')
+	@$(NODE) dist/overlay/cli/vtepd.js demo $(ARGS)
+
+.PHONY: test
+test: need-test lint build ## Lint, build and all tests (FILES='dist/test/store/*.test.js' for some)
+	@rm -f build/test-counts
+	@$(NODE) $(MOCHA) $(FILES)
+
+.PHONY: test-newest
+test-newest: $(NEWEST) ## The same on the newest Node that npm has
+	@$(MAKE) --no-print-directory test NODE=$(CURDIR)/$(NEWEST)
+
+.PHONY: coverage
+coverage: need-test build ## The tests, with a report in coverage/ of what they ran
+	@$(NODE) $(BIN)/c8 --exclude 'dist/test/**' --reporter text --reporter html $(NODE) $(MOCHA) $(FILES)
+
+.PHONY: build
+build: $(TREE) $(SHIM) ## TypeScript into dist/, the CNI plugin into build/
+	@rm -rf dist
+	@$(NODE) $(BIN)/tsc -p .
+
+.PHONY: lint
+lint: $(TREE) ## Biome's rules and format over every source file
+	@$(NODE) $(BIN)/biome check .
+
+.PHONY: install
+install: build uninstall ## vtepd under PREFIX (/usr/local), below DESTDIR where given
+	@install -d $(LIB)/dist $(LIB)/build $(DESTDIR)$(PREFIX)/bin
+	@cp -R package.json LICENSE manifests $(LIB)
+	@install -m 755 $(SHIM) $(LIB)/$(SHIM)
+	@cd dist && find . -path ./test -prune -o -name '*.js' -print0 | xargs -0 cp --parents -t $(abspath $(LIB))/dist
+	@npm ls --omit=dev --all --parseable | sed -n 's|^$(CURDIR)/||p' | xargs cp -R --parents -t $(LIB)
+	@chmod 755 $(LIB)/dist/overlay/cli/vtepd.js
+	@ln -s ../lib/vtepd/dist/overlay/cli/vtepd.js $(DESTDIR)$(PREFIX)/bin/vtepd
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/vtepd"
+
+.PHONY: uninstall
+uninstall: ## Removes what install put there; a node's own state is removed by 'vtepd cleanup', before this
+	@rm -rf $(LIB) $(DESTDIR)$(PREFIX)/bin/vtepd
+
+.PHONY: clean
+clean: ## Removes everything that was built
+	@rm -rf dist dist-* build coverage
+
+$(SHIM): cni-shim/vtepd-cni.c | need-demo
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS) $(SHIM_CFLAGS) -o $@ $<
+
+# npm writes this file last: it is as new as the tree that it describes.
+$(TREE): package-lock.json | need-node
+	@echo 'installing npm packages: node_modules is older than package-lock.json, or not there'
+	@npm ci --no-progress
+	@touch $@
+
+$(NEWEST): | need-node
+	@echo 'installing the newest Node into build/newest-node'
+	@npm install --prefix build/newest-node --no-save --no-package-lock node@latest
+
+.PHONY: need-node
+need-node:
+	@$(NODE) -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || \
+	  { echo "vtepd needs Node 20.19 or newer with npm; found $$($(NODE) --version 2>&1)" >&2; exit 1; }
+
+.PHONY: need-root
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo 'the demo makes network namespaces, which needs root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
+
+.PHONY: need-demo need-test
+need-demo need-test:
+	@sh .ci/need $(@:need-%=%) $(if $(findstring etcd,$(ARGS)),etcd-server)

@@ -1,0 +1,31 @@
+/**
+ * Mocha's `spec` reporter, which also writes build/test-counts: `passed failed skipped`, once the last test
+ * has ended. `.ci/run` reads it; a run that crashes leaves no file, and so is never taken for a green one.
+ */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import Mocha from 'mocha';
+import { packageRoot } from '../../overlay/lab/paths.ts';
+
+const { EVENT_RUN_BEGIN, EVENT_RUN_END, EVENT_TEST_FAIL, EVENT_TEST_PASS, EVENT_TEST_PENDING } =
+  Mocha.Runner.constants;
+
+class CountingReporter extends Mocha.reporters.Spec {
+  constructor(runner: Mocha.Runner, options?: Mocha.MochaOptions) {
+    super(runner, options);
+    const file = join(packageRoot, 'build', 'test-counts');
+    const counts = { passed: 0, failed: 0, skipped: 0 };
+    runner.on(EVENT_RUN_BEGIN, () => rmSync(file, { force: true }));
+    runner.on(EVENT_TEST_PASS, () => counts.passed++);
+    // A failing hook is an event of this kind as well; the tests that it kept from running are no event.
+    runner.on(EVENT_TEST_FAIL, () => counts.failed++);
+    runner.on(EVENT_TEST_PENDING, () => counts.skipped++);
+    runner.on(EVENT_RUN_END, () => {
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, `${counts.passed} ${counts.failed} ${counts.skipped}\n`);
+    });
+  }
+}
+
+// Mocha loads a reporter with require(), which gives a module of this name as it stands.
+export { CountingReporter as 'module.exports' };
