@@ -1,0 +1,301 @@
+/**
+ * The one table of options. Flags, environment variables, the configuration file, `--help`, the annotated
+ * example (manifests/vtepd.yaml) and the JSON schema all come from it: an option is described here or not
+ * at all. Where flannel has a flag for something, ours has its name.
+ */
+import type { Address } from '../../store/address.ts';
+import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.ts';
+import {
+  addressKind,
+  choice,
+  deviceKind,
+  duration,
+  interfaceOrAddress,
+  type Kind,
+  matching,
+  path,
+  regex,
+  secret,
+  switchKind,
+  word,
+} from './kinds.ts';
+import { type Endpoint, endpoint, listenAddress } from './network-kinds.ts';
+
+export const GROUPS = {
+  general: 'General',
+  store: 'Where leases live',
+  lease: "This node's lease",
+  underlay: 'The underlay',
+  overlay: 'The overlay',
+  files: 'Files',
+  cni: 'CNI',
+  operations: 'Operations',
+} as const;
+export type Group = keyof typeof GROUPS;
+
+interface Description {
+  readonly group: Group;
+  /** What it decides, in one sentence; `--help` and the example show it. */
+  readonly help: string;
+  /** What else an operator should know: the example shows it. */
+  readonly details?: string;
+}
+
+export interface Option<T> extends Description {
+  readonly kind: Kind<unknown>;
+  /** Several values: a flag may be repeated, a file may hold a sequence. */
+  readonly list: boolean;
+  /** Divides several values in one text; absent: one text is one value. */
+  readonly separator?: string | undefined;
+  /** As one would write it. */
+  readonly defaultText?: string | undefined;
+  /** Says what happens without it, where there is no plain default. */
+  readonly defaultNote?: string | undefined;
+  /** Of the type level only: what the option's value is. */
+  readonly value?: T;
+}
+
+function withDefault<T>(kind: Kind<T>, defaultText: string, description: Description): Option<T> {
+  return { ...description, kind, list: false, defaultText };
+}
+
+function optional<T>(kind: Kind<T>, defaultNote: string, description: Description): Option<T | undefined> {
+  return { ...description, kind, list: false, defaultNote };
+}
+
+interface ListDescription extends Description {
+  readonly separator?: string;
+  readonly defaultText?: string;
+  readonly defaultNote?: string;
+}
+
+const listOf = <T>(kind: Kind<T>, description: ListDescription): Option<readonly T[]> => ({
+  ...description,
+  kind,
+  list: true,
+});
+
+const NOT_IN_THIS_VERSION = 'is not in this version of vtepd';
+
+const general = {
+  config: optional(path, 'none', {
+    group: 'general',
+    help: 'A YAML file of options, named as the flags are. Flags win over the environment (VTEPD_UPPER_SNAKE), that over the file, that over the defaults.',
+  }),
+  'node-name': optional(
+    matching(
+      /^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$/,
+      'NAME',
+      'must be a host name: letters, digits, ".", "_" and "-"',
+    ),
+    'the host name',
+    { group: 'general', help: 'What this node calls itself in logs, status and metrics.' },
+  ),
+};
+
+const store = {
+  store: withDefault(
+    choice(['etcd', 'embedded'], {
+      kubernetes: `${NOT_IN_THIS_VERSION}: use etcd or embedded`,
+    }),
+    'etcd',
+    {
+      group: 'store',
+      help: 'Where the leases of all nodes live.',
+      details:
+        "etcd: an etcd v3 cluster, in flannel's schema. embedded: a directory of this machine that several daemons share (a lab, one host with many namespaces).",
+    },
+  ),
+  'etcd-endpoints': listOf<Endpoint>(endpoint, {
+    group: 'store',
+    separator: ',',
+    defaultText: 'http://127.0.0.1:2379',
+    help: 'Where etcd listens, several by commas.',
+  }),
+  'etcd-prefix': withDefault(
+    matching(/^\/[^\s]*[^\s/]$/u, 'PREFIX', 'must begin with "/" and not end with one'),
+    '/coreos.com/network',
+    {
+      group: 'store',
+      help: 'The key under which etcd holds the network configuration (/config) and the leases (/subnets/).',
+    },
+  ),
+  'etcd-cafile': optional(path, "the system's authorities", {
+    group: 'store',
+    help: "The certificate authority that etcd's certificate must come from (PEM).",
+  }),
+  'etcd-certfile': optional(path, 'none', {
+    group: 'store',
+    help: 'The client certificate to show etcd (PEM); with --etcd-keyfile.',
+  }),
+  'etcd-keyfile': optional(path, 'none', {
+    group: 'store',
+    help: 'The key of the client certificate (PEM).',
+  }),
+  'etcd-username': optional(word, 'none', { group: 'store', help: 'The etcd user; with a password.' }),
+  'etcd-password': optional(secret, 'none', {
+    group: 'store',
+    help: "The etcd user's password. Everyone on the machine can read a flag: prefer the environment or a file of mode 0600.",
+  }),
+  'embedded-path': withDefault(path, '/var/lib/vtepd/embedded', {
+    group: 'store',
+    help: "The embedded store's directory; every daemon of the machine names the same one.",
+  }),
+  'net-config-path': optional(path, 'none', {
+    group: 'store',
+    help: "A network configuration (flannel's JSON) that the embedded store is given when it has none.",
+  }),
+};
+
+const lease = {
+  'subnet-lease-ttl': withDefault(duration({ minMs: 5000, maxMs: 365 * 86_400_000 }), '24h', {
+    group: 'lease',
+    help: 'How long the lease stays when this node no longer renews it.',
+    details: 'A reservation (an etcd key without a lease of its own) never expires.',
+  }),
+  'subnet-lease-renew-margin': withDefault(
+    duration({ minMs: 1000, maxMs: 24 * 3_600_000, plainUnitMs: 60_000 }),
+    '60',
+    {
+      group: 'lease',
+      help: 'How long before its end the lease is renewed at the latest: minutes, or a time with its unit.',
+      details: "Half of the lease's time, where the lease is shorter than twice the default.",
+    },
+  ),
+  'release-on-exit': withDefault(switchKind, 'false', {
+    group: 'lease',
+    help: 'Give the lease back when the daemon ends. Otherwise the subnet and the data path stay, so that a restart loses nothing.',
+  }),
+};
+
+const underlay = {
+  iface: listOf<string>(interfaceOrAddress, {
+    group: 'underlay',
+    separator: ',',
+    defaultNote: "the default route's interface",
+    help: 'The underlay interface, by name or by an address it has; the first of several that exists.',
+  }),
+  'iface-regex': listOf<RegExp>(regex, {
+    group: 'underlay',
+    defaultNote: 'none',
+    help: 'Choose the underlay interface by a pattern of its name or address; after --iface. May be repeated.',
+  }),
+  'iface-can-reach': optional<Address>(addressKind(), 'none', {
+    group: 'underlay',
+    help: 'Choose the interface that leads to this address. Not together with the two above.',
+  }),
+  'public-ip': optional<Address>(addressKind('ipv4'), "the underlay interface's address", {
+    group: 'underlay',
+    help: 'The IPv4 address at which other nodes reach this one.',
+  }),
+  'public-ipv6': optional<Address>(addressKind('ipv6'), "the underlay interface's address", {
+    group: 'underlay',
+    help: 'The IPv6 address at which other nodes reach this one.',
+  }),
+};
+
+const overlay = {
+  datapath: withDefault(
+    choice(['auto', 'kernel'], {
+      userspace: `${NOT_IN_THIS_VERSION}: use auto or kernel`,
+    }),
+    'auto',
+    { group: 'overlay', help: "What carries the packets: the kernel's vxlan. auto takes the best there is." },
+  ),
+  device: optional(deviceKind, 'vtep.<VNI>', { group: 'overlay', help: "The VXLAN device's name." }),
+  bridge: withDefault(deviceKind, 'vtep0', {
+    group: 'overlay',
+    help: 'The name of the bridge that the pods are plugged into.',
+  }),
+  'ip-masq': withDefault(switchKind, 'true', {
+    group: 'overlay',
+    help: "What pods send to places outside the overlay carries the node's address.",
+    details:
+      "flannel's default is false. Here it is true: the underlay of an overlay network knows no pod address, so without it pods reach nothing outside.",
+  }),
+  'peer-filter': withDefault(switchKind, 'true', {
+    group: 'overlay',
+    help: 'Accept encapsulated packets from the public addresses of known peers only, and let nothing but the data path send any.',
+  }),
+  'pod-filter': withDefault(switchKind, 'true', {
+    group: 'overlay',
+    help: 'Drop what a pod sends from another address or MAC than its own.',
+  }),
+  'resync-interval': withDefault(duration({ minMs: 1000, maxMs: 3_600_000 }), '30s', {
+    group: 'overlay',
+    help: 'How often the kernel is compared with the leases although nothing announced a change.',
+  }),
+};
+
+const files = {
+  'state-dir': withDefault(path, '/var/lib/vtepd', {
+    group: 'files',
+    help: "What must survive a reboot: the VTEP's MAC, the last lease, the pods' addresses, the cached snapshot.",
+  }),
+  'run-dir': withDefault(path, '/run/vtepd', {
+    group: 'files',
+    help: "What need not: the CNI shim's socket (vtepd.sock) and subnet.env.",
+  }),
+  'subnet-file': optional(path, '<run-dir>/subnet.env', {
+    group: 'files',
+    help: 'Where the subnet and the MTU are written for other programs (FLANNEL_SUBNET, ...), once ready.',
+  }),
+};
+
+const cni = {
+  'cni-conf-dir': optional(path, 'the daemon installs nothing', {
+    group: 'cni',
+    help: 'Where the container runtime reads CNI configurations; given, the daemon installs its plugin and its configuration there once ready.',
+    details: '`vtepd cni install` does the same once, to /etc/cni/net.d unless told otherwise.',
+  }),
+  'cni-bin-dir': withDefault(path, '/opt/cni/bin', {
+    group: 'cni',
+    help: 'Where the container runtime looks for CNI plugins.',
+  }),
+};
+
+const operations = {
+  http: withDefault(listenAddress, '127.0.0.1:9472', {
+    group: 'operations',
+    help: 'Where /healthz, /readyz, /metrics and /api/v1/status are served, or off.',
+  }),
+  'log-level': withDefault(choice(LOG_LEVELS), 'info', {
+    group: 'operations',
+    help: 'The least that is logged.',
+  }),
+  'log-format': withDefault(choice(LOG_FORMATS), 'text', {
+    group: 'operations',
+    help: 'Lines for people, or JSON objects; to standard error.',
+  }),
+};
+
+export const OPTIONS = {
+  ...general,
+  ...store,
+  ...lease,
+  ...underlay,
+  ...overlay,
+  ...files,
+  ...cni,
+  ...operations,
+};
+
+export type OptionName = keyof typeof OPTIONS;
+type ValueOf<O> = O extends Option<infer T> ? T : never;
+export type OptionValues = { readonly [N in OptionName]: ValueOf<(typeof OPTIONS)[N]> };
+
+export const OPTION_NAMES = Object.keys(OPTIONS) as readonly OptionName[];
+
+export const isOptionName = (name: string): name is OptionName => Object.hasOwn(OPTIONS, name);
+
+/** The table's row, where it does not matter what type its value has. */
+export const optionOf = (name: OptionName): Option<unknown> => OPTIONS[name];
+
+export const isSwitch = (option: Option<unknown>): boolean => option.kind.placeholder === '';
+
+/** `etcd-prefix` -> `VTEPD_ETCD_PREFIX` */
+export const environmentName = (name: OptionName): string =>
+  `VTEPD_${name.toUpperCase().replaceAll('-', '_')}`;
+
+export const optionsOfGroup = (...groups: readonly Group[]): OptionName[] =>
+  OPTION_NAMES.filter((name) => groups.includes(OPTIONS[name].group));
