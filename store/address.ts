@@ -7,6 +7,8 @@
  * 60 µs), and a test holds it against such a library.
  */
 
+import { printable } from './printable.ts';
+
 export type Family = 'ipv4' | 'ipv6';
 export const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
 
@@ -49,7 +51,7 @@ export function tryAddress(text: string): Address | undefined {
 /** @throws AddressError */
 export function parseAddress(text: string): Address {
   const address = tryAddress(text);
-  if (address === undefined) throw new AddressError(`"${excerpt(text)}" is not an IPv4 or IPv6 address`);
+  if (address === undefined) throw new AddressError(`"${printable(text)}" is not an IPv4 or IPv6 address`);
   return address;
 }
 
@@ -59,15 +61,15 @@ export function parseSubnet(text: string): Subnet {
   const prefixLength = slash < 0 ? undefined : decimal(text.slice(slash + 1), 3);
   const address = slash < 0 ? undefined : tryAddress(text.slice(0, slash));
   if (address === undefined || prefixLength === undefined) {
-    throw new AddressError(`"${excerpt(text)}" is not a subnet such as 10.244.0.0/16 or fc00::/48`);
+    throw new AddressError(`"${printable(text)}" is not a subnet such as 10.244.0.0/16 or fc00::/48`);
   }
   const family = familyOf(address);
   if (prefixLength > addressBits(family)) {
-    throw new AddressError(`"${excerpt(text)}": a prefix length is at most ${addressBits(family)}`);
+    throw new AddressError(`"${printable(text)}": a prefix length is at most ${addressBits(family)}`);
   }
   const subnet = subnetOf(address, prefixLength);
   if (subnet.address !== address) {
-    throw new AddressError(`"${excerpt(text)}" has host bits set; the subnet is ${formatSubnet(subnet)}`);
+    throw new AddressError(`"${printable(text)}" has host bits set; the subnet is ${formatSubnet(subnet)}`);
   }
   return subnet;
 }
@@ -115,7 +117,7 @@ export function addressAt(subnet: Subnet, offset: number | bigint): Address {
 
 export function addressValue(address: Address): bigint {
   const value = address.includes(':') ? ipv6Value(address) : ipv4Value(address);
-  if (value === undefined) throw new AddressError(`"${excerpt(address)}" is not an address`);
+  if (value === undefined) throw new AddressError(`"${printable(address)}" is not an address`);
   return BigInt(value);
 }
 
@@ -174,7 +176,7 @@ export function tryMac(text: string): Mac | undefined {
 /** @throws AddressError */
 export function parseMac(text: string): Mac {
   const mac = tryMac(text);
-  if (mac === undefined) throw new AddressError(`"${excerpt(text)}" is not a MAC address`);
+  if (mac === undefined) throw new AddressError(`"${printable(text)}" is not a MAC address`);
   return mac;
 }
 
@@ -271,11 +273,4 @@ function ipv6Text(words: readonly number[]): Address {
 /** A plain decimal number of at most `digits` digits, without leading zeros. */
 function decimal(text: string, digits: number): number | undefined {
   return /^(0|[1-9][0-9]*)$/.test(text) && text.length <= digits ? Number(text) : undefined;
-}
-
-/** Hostile text goes into messages short and without control characters. */
-function excerpt(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd');
-  return clean.length > 64 ? `${clean.slice(0, 61)}...` : clean;
 }
