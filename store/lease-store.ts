@@ -59,7 +59,11 @@ export type LeaseChange =
   | { readonly type: 'malformed'; readonly malformed: MalformedLease }
   | { readonly type: 'delete'; readonly key: string };
 
-/** All changes up to and including `revision`; a revision's changes are never split over two batches. */
+/**
+ * What brings a view from the batch before to `revision`; a revision's changes are never split over two
+ * batches. Without changes it is a sign of life: nothing is undelivered up to its revision. The first batch of
+ * a watch comes as soon as the watch stands, be it empty.
+ */
 export interface WatchBatch {
   readonly revision: Revision;
   readonly changes: readonly LeaseChange[];
@@ -81,8 +85,11 @@ export interface LeaseStore {
   claim(request: ClaimRequest, signal: AbortSignal): Promise<HeldLease>;
 
   /**
-   * Keeps the lease alive and, where they differ, rewrites its attributes, guarded by `held.revision`.
-   * @throws LeaseLostError when it expired or belongs to another now; nothing is written then
+   * Keeps the lease alive and, where they differ, rewrites its attributes, in a transaction guarded by the
+   * revision that was read. A lease that expired or was deleted, and whose subnets are still free, is made
+   * again with the same subnets: its node never notices.
+   * @throws LeaseLostError `taken` when another node has it, or a part of its subnets, now; `expired` when it
+   * was a reservation and its operator has deleted it. Nothing is written then: claim again
    */
   renew(held: HeldLease, attributes: LeaseAttributes, signal: AbortSignal): Promise<HeldLease>;
 
@@ -93,7 +100,6 @@ export interface LeaseStore {
 
   /**
    * The changes after a revision, in order, until the signal aborts (then it returns) or the stream fails.
-   * An empty batch is a sign of life: the store has nothing newer than its revision.
    * @throws HistoryLostError when changes after that revision cannot all be delivered: take a snapshot
    */
   watch(after: Revision, signal: AbortSignal): AsyncIterable<WatchBatch>;

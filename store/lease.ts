@@ -38,7 +38,10 @@ export interface BackendConfig {
   readonly vni: number;
   readonly port: number;
   readonly directRouting: boolean;
-  /** Bytes; absent: derived from the underlay interface. */
+  /**
+   * Of encapsulated packets, in bytes, as flannel means it: pods get this less the encapsulation. Absent: the
+   * underlay interface's.
+   */
   readonly mtuBytes?: number | undefined;
 }
 
