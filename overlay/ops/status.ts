@@ -1,0 +1,117 @@
+/**
+ * What `/api/v1/status` and `vtepd status --json` say. Field names are public: they are added to, never
+ * changed. Times are ISO 8601 in UTC; what is not there is null, a family that is not in use is left out.
+ */
+
+export interface StatusReport {
+  readonly node: string;
+  /** vtepd's. */
+  readonly version: string;
+  readonly startedAt: string;
+  /** A pod attached now works. */
+  readonly ready: boolean;
+  /** Why not. */
+  readonly reason: string | null;
+  readonly store: StoreStatus;
+  readonly lease: LeaseStatus | null;
+  readonly underlay: UnderlayStatus | null;
+  readonly overlay: OverlayStatus | null;
+  readonly peers: readonly PeerStatus[];
+  /** Leases of others that are not used. */
+  readonly skipped: readonly SkippedLease[];
+  readonly attachments: readonly AttachmentStatus[];
+  readonly addresses: AddressStatus | null;
+  readonly reconcile: ReconcileStatus;
+}
+
+export interface StoreStatus {
+  readonly kind: string;
+  readonly healthy: boolean;
+  /** Null before the first answer. */
+  readonly revision: string | null;
+  /** What is wrong with it. */
+  readonly reason: string | null;
+  /** `cache`: the leases are those that were last seen, from disk. */
+  readonly source: 'live' | 'cache' | 'none';
+  /** When it last answered. */
+  readonly lastContactAt: string | null;
+}
+
+export interface LeaseStatus {
+  readonly subnet?: string | undefined;
+  readonly subnetIPv6?: string | undefined;
+  readonly publicIP?: string | undefined;
+  readonly publicIPv6?: string | undefined;
+  readonly vtepMAC?: string | undefined;
+  readonly vtepMACIPv6?: string | undefined;
+  /** Null: a reservation, or a store whose leases do not expire. */
+  readonly expiresAt: string | null;
+}
+
+export interface UnderlayStatus {
+  readonly device: string;
+  readonly mtuBytes: number;
+  /** `--iface`, `the default route`, ... */
+  readonly chosenBy: string;
+}
+
+export interface OverlayStatus {
+  readonly device: string;
+  readonly vni: number;
+  readonly port: number;
+  readonly mtuBytes: number;
+  readonly datapath: 'kernel' | 'userspace' | 'direct';
+  readonly bridge: string;
+  /** The cluster's: `10.244.0.0/16`. */
+  readonly networks: readonly string[];
+}
+
+export interface PeerStatus {
+  readonly subnet?: string | undefined;
+  readonly subnetIPv6?: string | undefined;
+  readonly publicIP?: string | undefined;
+  readonly publicIPv6?: string | undefined;
+  readonly vtepMAC?: string | undefined;
+  readonly vtepMACIPv6?: string | undefined;
+  /** The kernel holds all of its objects. */
+  readonly programmed: boolean;
+  /** What it does not hold: `route 10.244.5.0/24`, `neighbour 10.244.5.0`, ... */
+  readonly missing: readonly string[];
+}
+
+export interface SkippedLease {
+  readonly key: string;
+  readonly reason: string;
+}
+
+export interface AttachmentStatus {
+  readonly containerID: string;
+  readonly ifname: string;
+  readonly ips: readonly string[];
+  readonly mac: string;
+  /** Kubernetes' `namespace/name`, where the runtime told. */
+  readonly pod: string | null;
+  readonly hostInterface: string;
+}
+
+export interface AddressStatus {
+  readonly used: number;
+  readonly free: number;
+}
+
+export interface ReconcileStatus {
+  readonly passes: number;
+  /** Kernel objects put right since the start. */
+  readonly repairs: number;
+  readonly lastRepair: RepairStatus | null;
+  readonly lastPassAt: string | null;
+  /** Why the last pass failed. */
+  readonly failing: string | null;
+}
+
+export interface RepairStatus {
+  readonly at: string;
+  readonly count: number;
+  /** The first few, in words: `route 10.244.5.0/24`. */
+  readonly objects: readonly string[];
+}
