@@ -11,7 +11,6 @@ import {
   addressFromBytes,
   type Family,
   familyOf,
-  formatSubnet,
   type Subnet,
 } from '../../store/address.ts';
 import {
@@ -75,6 +74,7 @@ export interface NewRoute {
   readonly gateway?: Address | undefined;
   readonly onlink?: boolean | undefined;
   readonly nexthopId?: number | undefined;
+  readonly metric?: number | undefined;
   /** Default: ours. */
   readonly protocol?: number | undefined;
 }
@@ -132,9 +132,12 @@ export function readRoute({ type, body }: NetlinkMessage): Route | undefined {
 export const setRoute = (route: NewRoute): NetlinkRequest =>
   routeRequest(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
 
-/** `ip route del SUBNET proto N [dev INDEX]`: only a route of that protocol, never a stranger's. */
-export const deleteRoute = (destination: Subnet, linkIndex?: number, protocol?: number): NetlinkRequest =>
-  routeRequest(RTM_DELROUTE, 0, { destination, linkIndex, protocol });
+/** `ip route prepend ...`: in front of whatever route to that subnet somebody else has put there. */
+export const prependRoute = (route: NewRoute): NetlinkRequest =>
+  routeRequest(RTM_NEWROUTE, NLM_F_CREATE, route);
+
+/** `ip route del SUBNET proto N [nhid ID] [dev INDEX] [metric N]`: of that protocol only, never a stranger's. */
+export const deleteRoute = (route: NewRoute): NetlinkRequest => routeRequest(RTM_DELROUTE, 0, route);
 
 function routeRequest(type: number, flags: number, route: NewRoute): NetlinkRequest {
   const { destination, gateway, linkIndex, nexthopId } = route;
@@ -164,6 +167,7 @@ function routeRequest(type: number, flags: number, route: NewRoute): NetlinkRequ
       if (nexthopId !== undefined) w.attributeU32(RTA_NH_ID, nexthopId);
       if (gateway !== undefined) w.attribute(RTA_GATEWAY, addressBytes(gateway));
       if (linkIndex !== undefined) w.attributeU32(RTA_OIF, linkIndex);
+      if (route.metric !== undefined) w.attributeU32(RTA_PRIORITY, route.metric);
     },
   };
 }
@@ -243,6 +247,3 @@ export const deleteNexthop = (id: number): NetlinkRequest => ({
 function nexthopHeader(w: MessageWriter, family: number, protocol: number, flags: number): void {
   w.u8(family).u8(0).u8(protocol).u8(0).u32(flags);
 }
-
-export const routeText = (route: Pick<Route, 'destination' | 'gateway' | 'nexthopId'>): string =>
-  `${formatSubnet(route.destination)}${route.nexthopId === undefined ? '' : ` nhid ${route.nexthopId}`}`;

@@ -1,0 +1,152 @@
+/**
+ * The devices, addresses and sysctls that this node's lease asks for: pure, from the network configuration,
+ * the lease and the underlay. The peers' entries on them are peer-table.ts's.
+ */
+import {
+  type Address,
+  addressAt,
+  addressBits,
+  type Family,
+  type Mac,
+  type PerFamily,
+  type Subnet,
+} from '../../store/address.ts';
+import type { Lease, NetworkConfig } from '../../store/lease.ts';
+import type { PodNetworkFacts } from './pods.ts';
+import type { Underlay } from './underlay.ts';
+
+/** What encapsulation adds to a packet: outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348). */
+const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { ipv4: 50, ipv6: 70 };
+
+export interface WantedVxlan {
+  readonly family: Family;
+  readonly name: string;
+  readonly vni: number;
+  readonly port: number;
+  readonly local: Address;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  /** The subnet's network address, as a host address: the source of this node's own packets to pods. */
+  readonly address: Address;
+  readonly addressBits: number;
+}
+
+export interface WantedBridge {
+  readonly name: string;
+  readonly mac: Mac;
+  readonly mtuBytes: number;
+  /** The pods' gateways. */
+  readonly addresses: readonly { readonly address: Address; readonly prefixLength: number }[];
+}
+
+export interface WantedOverlay {
+  readonly network: NetworkConfig;
+  readonly lease: Lease;
+  readonly underlay: Underlay;
+  readonly families: readonly Family[];
+  readonly vxlan: PerFamily<WantedVxlan>;
+  readonly bridge: WantedBridge;
+}
+
+/** What only this node knows: names that the operator chose, MACs that the state directory keeps. */
+export interface OverlayIdentity {
+  readonly deviceName: (family: Family, vni: number) => string;
+  readonly bridgeName: string;
+  readonly bridgeMac: Mac;
+}
+
+/** The families that this node carries: in the network, in its lease, and with an underlay address. */
+export const carriedFamilies = (network: NetworkConfig, underlay: Underlay): Family[] =>
+  (['ipv4', 'ipv6'] as const).filter(
+    (family) => network.networks[family] !== undefined && underlay.localAddress[family] !== undefined,
+  );
+
+export function wantOverlay(
+  network: NetworkConfig,
+  lease: Lease,
+  underlay: Underlay,
+  identity: OverlayIdentity,
+): WantedOverlay {
+  const families = carriedFamilies(network, underlay).filter((family) => lease.subnets[family] !== undefined);
+  const vxlan: { [F in Family]?: WantedVxlan } = {};
+  const addresses: WantedBridge['addresses'][number][] = [];
+  const mtuBytes = overlayMtu(network, underlay, families);
+  for (const family of families) {
+    const subnet = lease.subnets[family];
+    const local = underlay.localAddress[family];
+    const vtep = lease.attributes.vtep[family];
+    if (subnet === undefined || local === undefined || vtep === undefined) continue;
+    const { vni, port } = network.backend;
+    vxlan[family] = {
+      family,
+      name: identity.deviceName(family, vni),
+      vni,
+      port,
+      local,
+      mac: vtep.mac,
+      mtuBytes,
+      address: subnet.address,
+      addressBits: addressBits(family),
+    };
+    addresses.push({ address: gatewayOf(subnet), prefixLength: subnet.prefixLength });
+  }
+  const bridge = { name: identity.bridgeName, mac: identity.bridgeMac, mtuBytes, addresses };
+  return { network, lease, underlay, families, vxlan, bridge };
+}
+
+/** One MTU for device, bridge and pods: the smallest that any family's encapsulation leaves. */
+export function overlayMtu(network: NetworkConfig, underlay: Underlay, families: readonly Family[]): number {
+  const overhead = Math.max(...families.map((family) => OVERHEAD_BYTES[family]), 0);
+  return (network.backend.mtuBytes ?? underlay.link.mtuBytes) - overhead;
+}
+
+/** The first address after the network's own is the bridge's. */
+export const gatewayOf = (subnet: Subnet): Address => addressAt(subnet, 1);
+
+/** What the pods' side needs to know; `bridgeIndex` comes from the kernel. */
+export function podNetworkFacts(wanted: WantedOverlay, bridgeIndex: number): PodNetworkFacts {
+  const subnets: { [F in Family]?: Subnet } = {};
+  const gateways: { [F in Family]?: Address } = {};
+  const clusterNetworks: { [F in Family]?: Subnet } = {};
+  for (const family of wanted.families) {
+    const subnet = wanted.lease.subnets[family];
+    const network = wanted.network.networks[family]?.network;
+    if (subnet === undefined || network === undefined) continue;
+    subnets[family] = subnet;
+    gateways[family] = gatewayOf(subnet);
+    clusterNetworks[family] = network;
+  }
+  return {
+    bridge: wanted.bridge.name,
+    bridgeIndex,
+    subnets,
+    gateways,
+    clusterNetworks,
+    mtuBytes: wanted.bridge.mtuBytes,
+  };
+}
+
+/** A kernel setting under /proc/sys/net. */
+export interface WantedSysctl {
+  readonly path: string;
+  readonly value: string;
+}
+
+/**
+ * Forwarding where packets of pods come in; no router advertisement taken from a pod (CVE-2020-10749).
+ * Of the whole host, only what these interfaces need is set: never the global switch.
+ */
+export function wantedSysctls(wanted: WantedOverlay): WantedSysctl[] {
+  const devices = [
+    wanted.bridge.name,
+    ...wanted.families.flatMap((family) => wanted.vxlan[family]?.name ?? []),
+  ];
+  const sysctls: WantedSysctl[] = [];
+  for (const device of devices) sysctls.push({ path: `ipv6/conf/${device}/accept_ra`, value: '0' });
+  for (const family of wanted.families) {
+    for (const device of [...devices, wanted.underlay.link.name]) {
+      sysctls.push({ path: `${family}/conf/${device}/forwarding`, value: '1' });
+    }
+  }
+  return sysctls;
+}

@@ -1,0 +1,91 @@
+/**
+ * One kind of kernel entry on one device: what is wanted, what the kernel was last seen to hold, and the
+ * keys at which the two may differ. Keys and values are text, so comparing is `===`.
+ *
+ * `observed` is a mirror: a dump fills it, our own successful requests and the kernel's announcements keep
+ * it current, and the next dump corrects it. So one lease event costs one look-up a table, not a dump.
+ */
+import type { NetlinkRequest } from '../kernel/netlink-message.ts';
+
+export interface EntryKind {
+  /** `neighbour`, `fdb`, `nexthop`, `route`: for logs and metrics. */
+  readonly name: string;
+  wanted(key: string): string | undefined;
+  wantedKeys(): Iterable<string>;
+  /** Adds the entry, or replaces it without a moment of absence. */
+  set(key: string, value: string): NetlinkRequest;
+  remove(key: string, value: string): NetlinkRequest;
+  /** After the new value stands: what takes a replaced one away, where `set` does not. */
+  removeReplaced?(key: string, value: string): NetlinkRequest;
+}
+
+export interface EntryChange {
+  readonly table: EntryTable;
+  readonly key: string;
+  /** Undefined: the entry goes. */
+  readonly value: string | undefined;
+  readonly before: string | undefined;
+}
+
+export class EntryTable {
+  readonly kind: EntryKind;
+  readonly observed = new Map<string, string>();
+  readonly #dirty = new Set<string>();
+
+  constructor(kind: EntryKind) {
+    this.kind = kind;
+  }
+
+  get programmed(): number {
+    return this.observed.size;
+  }
+
+  markDirty(key: string): void {
+    this.#dirty.add(key);
+  }
+
+  get isDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
+  /** A dump: everything the kernel holds of this kind. */
+  replaceObserved(entries: Iterable<readonly [string, string]>): void {
+    this.observed.clear();
+    for (const [key, value] of entries) this.observed.set(key, value);
+    this.#dirty.clear();
+    for (const key of this.observed.keys()) if (this.#differs(key)) this.#dirty.add(key);
+    for (const key of this.kind.wantedKeys()) if (!this.observed.has(key)) this.#dirty.add(key);
+  }
+
+  /** An announcement. @returns whether the kernel now differs from what is wanted */
+  announced(key: string, value: string | undefined): boolean {
+    if (value === undefined) this.observed.delete(key);
+    else this.observed.set(key, value);
+    if (!this.#differs(key)) return false;
+    this.#dirty.add(key);
+    return true;
+  }
+
+  /** The differences; the keys stay dirty until `done`. */
+  changes(): EntryChange[] {
+    const changes: EntryChange[] = [];
+    for (const key of this.#dirty) {
+      const value = this.kind.wanted(key);
+      const before = this.observed.get(key);
+      if (value === before) this.#dirty.delete(key);
+      else changes.push({ table: this, key, value, before });
+    }
+    return changes;
+  }
+
+  /** A change was carried out. */
+  done({ key, value }: EntryChange): void {
+    if (value === undefined) this.observed.delete(key);
+    else this.observed.set(key, value);
+    if (!this.#differs(key)) this.#dirty.delete(key);
+  }
+
+  #differs(key: string): boolean {
+    return this.kind.wanted(key) !== this.observed.get(key);
+  }
+}
