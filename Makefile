@@ -6,15 +6,12 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 NODE ?= node
-CC := gcc
-CFLAGS ?= -O2
 PREFIX ?= /usr/local
 FILES ?= 'dist/test/**/*.test.js'
 
 BIN := node_modules/.bin
 TREE := node_modules/.package-lock.json
 SHIM := build/vtepd-cni
-SHIM_CFLAGS := -std=gnu11 -static -Wall -Wextra -Werror
 LIB := $(DESTDIR)$(PREFIX)/lib/vtepd
 NEWEST := build/newest-node/node_modules/node/bin/node
 MOCHA := $(BIN)/mocha --reporter dist/test/lab/reporter.js --require dist/test/lab/root-hooks.js
@@ -70,9 +67,9 @@ uninstall: ## Removes what install put there; a node's own state is removed by '
 clean: ## Removes everything that was built
 	@rm -rf dist dist-* build coverage
 
-$(SHIM): cni-shim/vtepd-cni.c | need-demo
-	@mkdir -p $(@D)
-	@$(CC) $(CFLAGS) $(SHIM_CFLAGS) -o $@ $<
+# How the CNI plugin is built.
+include cni-shim/shim.mk
+$(SHIM): | need-demo
 
 # npm writes this file last: it is as new as the tree that it describes.
 $(TREE): package-lock.json | need-node

@@ -1,0 +1,123 @@
+/** One node of a lab: a namespace on the underlay, folders of its own, a daemon that may come and go, pods. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Address } from '../../store/address.ts';
+import type { CommandOptions, CommandResult } from './command.ts';
+import { LabDaemon, VTEPD } from './lab-daemon.ts';
+import { addNamespace, runInside } from './namespace.ts';
+import { CniError, type CniFolders, callPlugin, installedConfiguration, Pod } from './pod.ts';
+import { nodeAddress, type Underlay } from './underlay.ts';
+
+export interface NodePlan {
+  /** From 1; decides its address on the underlay. */
+  readonly number: number;
+  /** The run's prefix: namespaces are named after it. */
+  readonly run: string;
+  /** The lab's folder; the node's own is made in it. */
+  readonly dir: string;
+  readonly underlay: Underlay;
+  /** What every daemon of the lab is told. */
+  readonly daemonArguments: readonly string[];
+}
+
+export class LabNode {
+  readonly number: number;
+  /** `node-1`: how it appears in logs and status. */
+  readonly name: string;
+  readonly namespace: string;
+  readonly address: Address;
+  readonly dir: string;
+  readonly runDir: string;
+  readonly stateDir: string;
+  readonly cni: CniFolders;
+  readonly pods: Pod[] = [];
+  daemon: LabDaemon | undefined;
+  private readonly daemonArguments: readonly string[];
+
+  private constructor({ number, run, dir, daemonArguments }: NodePlan) {
+    this.number = number;
+    this.name = `node-${number}`;
+    this.namespace = `${run}-n${number}`;
+    this.address = nodeAddress(number);
+    this.dir = join(dir, this.name);
+    this.runDir = join(this.dir, 'run');
+    this.stateDir = join(this.dir, 'state');
+    this.cni = { confDir: join(this.dir, 'cni', 'net.d'), binDir: join(this.dir, 'cni', 'bin') };
+    this.daemonArguments = [
+      ...['--node-name', this.name, '--run-dir', this.runDir, '--state-dir', this.stateDir],
+      ...['--cni-conf-dir', this.cni.confDir, '--cni-bin-dir', this.cni.binDir],
+      ...daemonArguments,
+    ];
+  }
+
+  /** The namespace, its folders and its cable; no daemon yet. */
+  static async create(plan: NodePlan): Promise<LabNode> {
+    const node = new LabNode(plan);
+    await mkdir(node.cni.confDir, { recursive: true });
+    await mkdir(node.cni.binDir, { recursive: true });
+    await addNamespace(node.namespace);
+    await plan.underlay.connect(node.number, node.namespace);
+    return node;
+  }
+
+  get logFile(): string {
+    return join(this.dir, 'daemon.log');
+  }
+
+  get subnetFile(): string {
+    return join(this.runDir, 'subnet.env');
+  }
+
+  /** Starts a daemon; the one before it must have ended. It is not ready yet: see untilReady. */
+  async startDaemon(extraArguments: readonly string[] = [], env?: NodeJS.ProcessEnv): Promise<LabDaemon> {
+    if (this.daemon?.running) throw new Error(`${this.name} has a running daemon already`);
+    this.daemon = await LabDaemon.start({
+      namespace: this.namespace,
+      arguments: [...this.daemonArguments, ...extraArguments],
+      env,
+      logFile: this.logFile,
+    });
+    return this.daemon;
+  }
+
+  /** Waits until the daemon says, through CNI's STATUS, that a pod attached now would work. */
+  async untilReady(signal?: AbortSignal, deadlineMs?: number): Promise<void> {
+    if (this.daemon === undefined) throw new Error(`${this.name} has no daemon`);
+    await this.daemon.until(`${this.name} to be ready`, () => this.ready(), signal, deadlineMs);
+  }
+
+  async ready(): Promise<boolean> {
+    if ((await installedConfiguration(this.cni.confDir)) === undefined) return false;
+    try {
+      await callPlugin(this.cni, 'STATUS', { extra: { cniVersion: '1.1.0' } });
+      return true;
+    } catch (error) {
+      if (error instanceof CniError) return false;
+      throw error;
+    }
+  }
+
+  /** A new pod, attached. @throws CniError */
+  async attachPod(): Promise<Pod> {
+    const number = this.nextPod++;
+    const pod = await Pod.attach({
+      name: `${this.namespace}p${number}`,
+      folders: this.cni,
+      pod: `lab/pod-${this.number}-${number}`,
+    });
+    this.pods.push(pod);
+    return pod;
+  }
+
+  private nextPod = 1;
+
+  /** Runs a command in the node's namespace. @throws CommandError */
+  exec(command: readonly string[], options?: CommandOptions): Promise<CommandResult> {
+    return runInside(this.namespace, command, options);
+  }
+
+  /** Runs `vtepd ARGS` of this build in the node's namespace. @throws CommandError */
+  vtepd(args: readonly string[], options?: CommandOptions): Promise<CommandResult> {
+    return this.exec([process.execPath, VTEPD, ...args], options);
+  }
+}

@@ -1,0 +1,91 @@
+/** Echo requests from inside a namespace, counted (busybox's ping: in one package with no dependencies). */
+import type { Address } from '../../store/address.ts';
+import { type Child, start, stop } from './command.ts';
+import { inside, runInside } from './namespace.ts';
+
+export interface PingReport {
+  readonly sent: number;
+  readonly received: number;
+  readonly lost: number;
+  /** Round trips in milliseconds; absent when nothing came back. */
+  readonly roundTripMs?: { readonly min: number; readonly mean: number; readonly max: number } | undefined;
+}
+
+export interface PingOptions {
+  readonly count: number;
+  /** 10 unless told. */
+  readonly intervalMs?: number | undefined;
+  /** For the last answers; 1,000 unless told. */
+  readonly patienceMs?: number | undefined;
+  /** Sends out of this interface, whatever the routes say. */
+  readonly device?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Sends `count` echo requests and reports. No answer is a report, not an error. @throws CommandError */
+export async function ping(namespace: string, to: Address, options: PingOptions): Promise<PingReport> {
+  const { count, intervalMs = 10, patienceMs = 1000, device, signal } = options;
+  const result = await runInside(
+    namespace,
+    [
+      ...['busybox', 'ping', '-q', '-c', `${count}`, '-i', `${intervalMs / 1000}`],
+      ...['-W', `${Math.ceil(patienceMs / 1000)}`, ...(device === undefined ? [] : ['-I', device]), to],
+    ],
+    { signal, tolerant: true, timeoutMs: count * intervalMs + patienceMs + 30_000 },
+  );
+  // Status 1 is "no answer"; without a route busybox reports nothing at all.
+  return parseReport(result.stdout) ?? { sent: count, received: 0, lost: count };
+}
+
+/** A ping that runs while something else is done. */
+export class RunningPing {
+  private readonly child: Child;
+  private readonly output: Promise<string>;
+
+  private constructor(child: Child, output: Promise<string>) {
+    this.child = child;
+    this.output = output;
+  }
+
+  /** One request every `intervalMs` until `stop`. The owner stops it, whatever happens. */
+  static async start(namespace: string, to: Address, intervalMs = 10): Promise<RunningPing> {
+    const command = ['busybox', 'ping', '-i', `${intervalMs / 1000}`, to];
+    const child = await start(...inside(namespace, command), { stdio: ['ignore', 'pipe', 'ignore'] });
+    return new RunningPing(child, collect(child.process.stdout));
+  }
+
+  /**
+   * Ends it and reports. A request is lost when a later one was answered, or when it went unanswered while
+   * at least one more was sent: the very last may still have been on its way.
+   */
+  async stop(): Promise<PingReport> {
+    await stop(this.child, 'SIGINT');
+    const output = await this.output;
+    const report = parseReport(output);
+    if (report === undefined) throw new Error(`ping printed no statistics: ${output.slice(-500)}`);
+    const answered = new Set(Array.from(output.matchAll(/ seq=(\d+) /g), ([, seq]) => Number(seq)));
+    // Sequence numbers are 16 bits: beyond that many requests the last one's cannot be told from an old one's.
+    const lastOnItsWay = report.sent < 65_536 && !answered.has(report.sent - 1) ? 1 : 0;
+    return { ...report, lost: Math.max(0, report.lost - lastOnItsWay) };
+  }
+}
+
+function parseReport(output: string): PingReport | undefined {
+  const counts = /(\d+) packets transmitted, (\d+) packets received/.exec(output);
+  if (counts === null) return undefined;
+  const [sent, received] = [Number(counts[1]), Number(counts[2])];
+  const times = /= ([\d.]+)\/([\d.]+)\/([\d.]+) ms/.exec(output);
+  return {
+    sent,
+    received,
+    lost: Math.max(0, sent - received),
+    roundTripMs:
+      times === null ? undefined : { min: Number(times[1]), mean: Number(times[2]), max: Number(times[3]) },
+  };
+}
+
+async function collect(stream: NodeJS.ReadableStream | null): Promise<string> {
+  let text = '';
+  if (stream !== null) for await (const chunk of stream) text += String(chunk);
+  return text;
+}
