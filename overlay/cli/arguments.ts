@@ -2,7 +2,6 @@
  * Command lines: `--name value`, `--name=value`, a switch's `--name`, `--name=false` and `--no-name`;
  * `--` ends the flags. Node's own parseArgs does most of it; what it lacks is a word on what was meant.
  */
-import { environmentName, isSwitch, type OptionName, optionOf } from '../config/options.ts';
 import { didYouMean } from '../config/settings-error.ts';
 
 /** The command line cannot be understood. Exit code 2. */
@@ -21,19 +20,6 @@ export interface Flag {
   /** The environment variable that does the same. */
   readonly environment?: string | undefined;
 }
-
-/** The flags of configuration options. */
-export const optionFlags = (names: readonly OptionName[]): Flag[] =>
-  names.map((name) => {
-    const option = optionOf(name);
-    return {
-      name,
-      placeholder: isSwitch(option) ? '' : option.kind.placeholder,
-      help: option.help,
-      defaultText: option.defaultText ?? option.defaultNote,
-      environment: environmentName(name),
-    };
-  });
 
 export const JSON_FLAG: Flag = { name: 'json', placeholder: '', help: 'Print JSON, for programs.' };
 
@@ -58,9 +44,9 @@ export function parseArguments(argv: readonly string[], known: readonly Flag[]):
       continue;
     }
     const { flag, text } = readFlag(word, known);
-    // What follows is the value, whatever it looks like: a pattern may begin with a dash.
+    // What follows is the value: a pattern may begin with a dash, but another flag is a forgotten value.
     const value = text ?? argv[++i];
-    if (value === undefined)
+    if (value === undefined || (text === undefined && isFlag(value, known)))
       throw new UsageError(`--${flag.name} needs a value: --${flag.name} ${flag.placeholder}`);
     const given = flags.get(flag.name);
     if (given === undefined) flags.set(flag.name, [value]);
@@ -68,6 +54,9 @@ export function parseArguments(argv: readonly string[], known: readonly Flag[]):
   }
   return { flags, positionals };
 }
+
+const isFlag = (word: string, known: readonly Flag[]): boolean =>
+  word.startsWith('--') && known.some(({ name }) => word === `--${name}` || word.startsWith(`--${name}=`));
 
 interface ReadFlag {
   readonly flag: Flag;

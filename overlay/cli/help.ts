@@ -1,6 +1,5 @@
-/** Help texts, made from the same tables that the command line is read with. */
-import { GROUPS, type Group, type OptionName, optionsOfGroup } from '../config/options.ts';
-import { type Flag, optionFlags } from './arguments.ts';
+/** Help texts, made from the same flags that the command line is read with. */
+import type { Flag } from './arguments.ts';
 
 const WIDTH = 100;
 const INDENT = '      ';
@@ -11,8 +10,8 @@ export interface HelpText {
   /** Paragraphs: what it does, and what an operator should know. */
   readonly about: readonly string[];
   readonly flags?: readonly Flag[];
-  /** Configuration options that it reads, from flags, environment and file. */
-  readonly options?: readonly OptionName[];
+  /** More of them, under headings: see optionSections(). */
+  readonly sections?: readonly string[];
   readonly notes?: readonly string[];
 }
 
@@ -23,15 +22,13 @@ export function helpText(text: HelpText): string {
   ];
   const own = [...(text.flags ?? []), { name: 'help', placeholder: '', help: 'Print this text.' }];
   blocks.push(section('Flags', own));
-  for (const group of Object.keys(GROUPS) as Group[]) {
-    const names = optionsOfGroup(group).filter((name) => text.options?.includes(name));
-    if (names.length > 0) blocks.push(section(GROUPS[group], optionFlags(names)));
-  }
+  blocks.push(...(text.sections ?? []));
   blocks.push(...(text.notes ?? []).map((note) => wrapped(note, '')));
   return `${blocks.join('\n\n')}\n`;
 }
 
-const section = (title: string, flags: readonly Flag[]): string =>
+/** Flags with their help under a heading. */
+export const section = (title: string, flags: readonly Flag[]): string =>
   [`${title}:`, ...flags.map(flagText)].join('\n');
 
 function flagText(flag: Flag): string {
@@ -58,16 +55,4 @@ export function wrapped(text: string, indent: string, width = WIDTH): string {
     }
   }
   return [...lines, indent + line].join('\n');
-}
-
-/** Columns under a heading, two spaces apart; the last one is not padded. */
-export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [heading, ...rows];
-  const widths = heading.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
-  const line = (row: readonly string[]) =>
-    row
-      .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
-      .join('  ')
-      .trimEnd();
-  return `${all.map(line).join('\n')}\n`;
 }

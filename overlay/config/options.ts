@@ -39,6 +39,8 @@ interface Description {
   readonly help: string;
   /** What else an operator should know: the example shows it. */
   readonly details?: string;
+  /** A value to show where there is no plain default. */
+  readonly example?: string;
 }
 
 export interface Option<T> extends Description {
@@ -89,7 +91,11 @@ const general = {
       'must be a host name: letters, digits, ".", "_" and "-"',
     ),
     'the host name',
-    { group: 'general', help: 'What this node calls itself in logs, status and metrics.' },
+    {
+      group: 'general',
+      example: 'worker-1',
+      help: 'What this node calls itself in logs, status and metrics.',
+    },
   ),
 };
 
@@ -122,19 +128,27 @@ const store = {
   ),
   'etcd-cafile': optional(path, "the system's authorities", {
     group: 'store',
+    example: '/etc/vtepd/etcd-ca.pem',
     help: "The certificate authority that etcd's certificate must come from (PEM).",
   }),
   'etcd-certfile': optional(path, 'none', {
     group: 'store',
+    example: '/etc/vtepd/etcd-client.pem',
     help: 'The client certificate to show etcd (PEM); with --etcd-keyfile.',
   }),
   'etcd-keyfile': optional(path, 'none', {
     group: 'store',
+    example: '/etc/vtepd/etcd-client-key.pem',
     help: 'The key of the client certificate (PEM).',
   }),
-  'etcd-username': optional(word, 'none', { group: 'store', help: 'The etcd user; with a password.' }),
+  'etcd-username': optional(word, 'none', {
+    group: 'store',
+    example: 'vtepd',
+    help: 'The etcd user; with a password.',
+  }),
   'etcd-password': optional(secret, 'none', {
     group: 'store',
+    example: 'correct horse battery staple',
     help: "The etcd user's password. Everyone on the machine can read a flag: prefer the environment or a file of mode 0600.",
   }),
   'embedded-path': withDefault(path, '/var/lib/vtepd/embedded', {
@@ -143,6 +157,7 @@ const store = {
   }),
   'net-config-path': optional(path, 'none', {
     group: 'store',
+    example: '/etc/vtepd/network.json',
     help: "A network configuration (flannel's JSON) that the embedded store is given when it has none.",
   }),
 };
@@ -173,23 +188,28 @@ const underlay = {
     group: 'underlay',
     separator: ',',
     defaultNote: "the default route's interface",
+    example: 'eth0',
     help: 'The underlay interface, by name or by an address it has; the first of several that exists.',
   }),
   'iface-regex': listOf<RegExp>(regex, {
     group: 'underlay',
     defaultNote: 'none',
+    example: '^en',
     help: 'Choose the underlay interface by a pattern of its name or address; after --iface. May be repeated.',
   }),
   'iface-can-reach': optional<Address>(addressKind(), 'none', {
     group: 'underlay',
+    example: '192.0.2.1',
     help: 'Choose the interface that leads to this address. Not together with the two above.',
   }),
   'public-ip': optional<Address>(addressKind('ipv4'), "the underlay interface's address", {
     group: 'underlay',
+    example: '192.0.2.10',
     help: 'The IPv4 address at which other nodes reach this one.',
   }),
   'public-ipv6': optional<Address>(addressKind('ipv6'), "the underlay interface's address", {
     group: 'underlay',
+    example: '2001:db8::10',
     help: 'The IPv6 address at which other nodes reach this one.',
   }),
 };
@@ -202,7 +222,11 @@ const overlay = {
     'auto',
     { group: 'overlay', help: "What carries the packets: the kernel's vxlan. auto takes the best there is." },
   ),
-  device: optional(deviceKind, 'vtep.<VNI>', { group: 'overlay', help: "The VXLAN device's name." }),
+  device: optional(deviceKind, 'vtep.<VNI>', {
+    group: 'overlay',
+    example: 'vtep.1',
+    help: "The VXLAN device's name.",
+  }),
   bridge: withDefault(deviceKind, 'vtep0', {
     group: 'overlay',
     help: 'The name of the bridge that the pods are plugged into.',
@@ -238,6 +262,7 @@ const files = {
   }),
   'subnet-file': optional(path, '<run-dir>/subnet.env', {
     group: 'files',
+    example: '/run/flannel/subnet.env',
     help: 'Where the subnet and the MTU are written for other programs (FLANNEL_SUBNET, ...), once ready.',
   }),
 };
@@ -245,6 +270,7 @@ const files = {
 const cni = {
   'cni-conf-dir': optional(path, 'the daemon installs nothing', {
     group: 'cni',
+    example: '/etc/cni/net.d',
     help: 'Where the container runtime reads CNI configurations; given, the daemon installs its plugin and its configuration there once ready.',
     details: '`vtepd cni install` does the same once, to /etc/cni/net.d unless told otherwise.',
   }),

@@ -7,17 +7,18 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { formatHttpAddress } from '../config/network-kinds.ts';
 import type { HttpAddress } from '../config/settings.ts';
+import type { Readiness } from '../desired/pods.ts';
 import { type Log, messageWithCauses } from './log.ts';
 import type { StatusReport } from './status.ts';
 
-export type Verdict = { readonly ok: true } | { readonly ok: false; readonly reason: string };
+export type Health = { readonly healthy: true } | { readonly healthy: false; readonly reason: string };
 
 /** What is served; asked anew for every request. */
 export interface HttpSources {
   /** The daemon works: it may still be waiting for something. Not so: it should be restarted. */
-  health(): Verdict;
+  health(): Health;
   /** A pod attached now works. */
-  readiness(): Verdict;
+  readiness(): Readiness;
   status(): StatusReport;
   metrics(): Promise<string>;
   readonly metricsType: string;
@@ -36,8 +37,9 @@ export class HttpListenError extends Error {
   readonly code = 'VTEPD_HTTP_LISTEN';
 }
 
-/** How long a client may take for its request, and how long an idle connection is kept. */
+/** How long a client may take for its request, or stop reading, and how long an idle connection is kept. */
 const REQUEST_TIMEOUT_MS = 5000;
+const STALLED_MS = 10_000;
 const KEEP_ALIVE_MS = 5000;
 const MAX_CONNECTIONS = 64;
 const MAX_HEADER_BYTES = 8 * 1024;
@@ -66,6 +68,7 @@ export async function serveHttp(
       });
     },
   );
+  server.timeout = STALLED_MS;
   server.maxConnections = MAX_CONNECTIONS;
   await listening(server, address);
   const close = once(() => closed(server));
@@ -127,8 +130,8 @@ async function answer(
   if (path === '/api/v1/status') {
     return send(response, 200, 'application/json; charset=utf-8', `${JSON.stringify(sources.status())}\n`);
   }
-  const verdict = path === '/healthz' ? sources.health() : sources.readiness();
-  return verdict.ok ? text(response, 200, 'ok\n') : text(response, 503, `${verdict.reason}\n`);
+  const answer = path === '/healthz' ? sources.health() : sources.readiness();
+  return 'reason' in answer ? text(response, 503, `${answer.reason}\n`) : text(response, 200, 'ok\n');
 }
 
 const text = (response: ServerResponse, code: number, body: string): void =>

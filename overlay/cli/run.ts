@@ -1,0 +1,41 @@
+/** `vtepd run`: the daemon. Reads and checks the configuration; overlay/main.ts does the rest. */
+import { loadSettings } from '../config/load-settings.ts';
+import { OPTION_NAMES } from '../config/options.ts';
+import { secretsOf } from '../config/settings.ts';
+import { parseArguments, refusePositionals } from './arguments.ts';
+import { type Command, EXIT_OK } from './command.ts';
+import { helpText } from './help.ts';
+import { optionFlags, optionSections } from './option-flags.ts';
+
+export const command: Command = {
+  name: 'run',
+  summary: 'Run the daemon: lease a subnet, build the overlay, serve CNI',
+  usage: helpText({
+    forms: ['vtepd run [options]'],
+    about: [
+      'Runs in the foreground and logs to standard error. The first SIGTERM or SIGINT ends it and leaves the data path and the lease in place, so that pods keep their network while it is away (--release-on-exit gives the lease back; `vtepd cleanup` removes everything). A second one ends it at once.',
+      'Each option can stand in the environment as well, and in the YAML file that --config names: see `vtepd config example`.',
+    ],
+    sections: optionSections(OPTION_NAMES),
+  }),
+  async run(argv, io) {
+    const given = parseArguments(argv, optionFlags(OPTION_NAMES));
+    refusePositionals(given);
+    const loaded = await loadSettings({ flags: given.flags, environment: io.environment });
+    const { settings, warnings } = loaded;
+    const secrets = secretsOf(settings);
+    for (const secret of secrets) io.hide(secret);
+    const [{ openLog }, { startDaemon }] = await Promise.all([
+      import('../ops/open-log.ts'),
+      import('../main.ts'),
+    ]);
+    const log = openLog({ ...settings.log, secrets });
+    try {
+      for (const warning of warnings) log.warn(warning);
+      await startDaemon(settings, log, io.signal);
+      return EXIT_OK;
+    } finally {
+      await log.close();
+    }
+  },
+};

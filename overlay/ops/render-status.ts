@@ -1,0 +1,161 @@
+/**
+ * A status report as people read it: first whether it works and what is wrong, then each part. Names come
+ * from peers and pods, so nothing is printed that a terminal would take for a command.
+ */
+import { printable } from './redact.ts';
+import type { AttachmentStatus, PeerStatus, StatusReport } from './status.ts';
+
+export interface RenderOptions {
+  /** Longer tables end with how many more there are. */
+  readonly maxRows: number;
+  readonly now: Date;
+}
+
+export function renderStatus(report: StatusReport, options: RenderOptions): string {
+  const blocks = [
+    headline(report),
+    facts(report, options.now),
+    peers(report, options),
+    skipped(report, options),
+    pods(report, options),
+  ];
+  return `${blocks.filter((block) => block !== '').join('\n\n')}\n`;
+}
+
+/** Everything that is not as it should be, one line each. */
+function headline(report: StatusReport): string {
+  const lines = [report.ready ? 'Ready.' : `NOT READY: ${printable(report.reason ?? 'no reason given')}`];
+  const { store, reconcile } = report;
+  if (!store.healthy) lines.push(`! store: ${printable(store.reason ?? 'not healthy')}`);
+  if (store.source === 'cache') lines.push('! store: the leases are those last seen, from the cache on disk');
+  if (reconcile.failing !== null)
+    lines.push(`! kernel: the last pass failed: ${printable(reconcile.failing)}`);
+  const missing = report.peers.filter((peer) => !peer.programmed).length;
+  if (missing > 0) lines.push(`! peers: ${missing} of ${report.peers.length} not fully programmed`);
+  if (report.skipped.length > 0)
+    lines.push(`! leases: ${report.skipped.length} of others not used, see below`);
+  if (report.addresses?.free === 0) lines.push('! addresses: none is free for another pod');
+  return lines.join('\n');
+}
+
+function facts(report: StatusReport, now: Date): string {
+  const { store, underlay, overlay, reconcile, addresses } = report;
+  const rows: [string, string][] = [
+    ['node', `${report.node}, vtepd ${report.version}, up ${since(report.startedAt, now)}`],
+  ];
+  const contact =
+    store.lastContactAt === null ? 'no answer yet' : `answered ${since(store.lastContactAt, now)} ago`;
+  const health = store.healthy ? 'healthy' : 'NOT HEALTHY';
+  rows.push(['store', `${store.kind}, ${health}, revision ${store.revision ?? 'unknown'}, ${contact}`]);
+  rows.push(['lease', leaseText(report, now)]);
+  if (underlay !== null) {
+    rows.push(['underlay', `${underlay.device}, MTU ${underlay.mtuBytes} (chosen by ${underlay.chosenBy})`]);
+  }
+  if (overlay !== null) {
+    const { device, vni, port, mtuBytes, datapath, bridge, networks } = overlay;
+    rows.push(['overlay', `${device}, VNI ${vni}, UDP port ${port}, MTU ${mtuBytes}, data path ${datapath}`]);
+    rows.push(['', `bridge ${bridge}, cluster network ${networks.join(', ')}`]);
+  } else {
+    rows.push(['overlay', 'none yet']);
+  }
+  if (addresses !== null) rows.push(['addresses', `${addresses.used} used, ${addresses.free} free`]);
+  const lastPass =
+    reconcile.lastPassAt === null ? 'none yet' : `the last ${since(reconcile.lastPassAt, now)} ago`;
+  rows.push(['kernel', `${reconcile.passes} passes (${lastPass}), ${reconcile.repairs} repairs`]);
+  if (reconcile.lastRepair !== null) {
+    const { at, count, objects } = reconcile.lastRepair;
+    const more = count > objects.length ? ', ...' : '';
+    rows.push(['', `last repair ${since(at, now)} ago, ${count} objects: ${objects.join(', ')}${more}`]);
+  }
+  return rows.map(([name, text]) => `${name.padEnd(10)}${printable(text)}`).join('\n');
+}
+
+function leaseText({ lease }: StatusReport, now: Date): string {
+  if (lease === null) return 'none yet';
+  const end =
+    lease.expiresAt === null
+      ? 'does not expire'
+      : `expires in ${duration(Date.parse(lease.expiresAt) - now.getTime())} unless renewed`;
+  return `${both(lease.subnet, lease.subnetIPv6)} at ${both(lease.publicIP, lease.publicIPv6)}, VTEP ${both(lease.vtepMAC, lease.vtepMACIPv6)}, ${end}`;
+}
+
+const both = (ipv4: string | undefined, ipv6: string | undefined): string =>
+  [ipv4, ipv6].filter((value) => value !== undefined).join(', ') || '-';
+
+/** Those with something missing come first. */
+function peers(report: StatusReport, options: RenderOptions): string {
+  const sorted = [...report.peers].sort((a, b) => Number(a.programmed) - Number(b.programmed));
+  const row = (peer: PeerStatus) => [
+    both(peer.subnet, peer.subnetIPv6),
+    both(peer.publicIP, peer.publicIPv6),
+    both(peer.vtepMAC, peer.vtepMACIPv6),
+    peer.programmed ? 'yes' : `NO: missing ${peer.missing.join(', ') || 'everything'}`,
+  ];
+  if (sorted.length === 0) return 'Peers: none';
+  return list(
+    `Peers (${sorted.length})`,
+    ['SUBNET', 'PUBLIC IP', 'VTEP MAC', 'PROGRAMMED'],
+    sorted,
+    row,
+    options,
+  );
+}
+
+function skipped(report: StatusReport, options: RenderOptions): string {
+  const title = `Leases not used (${report.skipped.length})`;
+  return report.skipped.length === 0
+    ? ''
+    : list(title, ['LEASE', 'REASON'], report.skipped, ({ key, reason }) => [key, reason], options);
+}
+
+function pods(report: StatusReport, options: RenderOptions): string {
+  const row = (pod: AttachmentStatus) => [
+    pod.ips.join(', '),
+    pod.ifname,
+    pod.mac,
+    pod.hostInterface,
+    pod.containerID.slice(0, 12),
+    pod.pod ?? '-',
+  ];
+  const heading = ['ADDRESS', 'INTERFACE', 'MAC', 'HOST END', 'CONTAINER', 'POD'];
+  const { attachments } = report;
+  return attachments.length === 0
+    ? 'Pods: none'
+    : list(`Pods (${attachments.length})`, heading, attachments, row, options);
+}
+
+function list<T>(
+  title: string,
+  heading: readonly string[],
+  items: readonly T[],
+  row: (item: T) => readonly string[],
+  { maxRows }: RenderOptions,
+): string {
+  const rows = items.slice(0, maxRows).map((item) => row(item).map(printable));
+  const more = items.length > rows.length ? `\n... and ${items.length - rows.length} more (--all)` : '';
+  return `${title}\n${columns(heading, rows)}${more}`;
+}
+
+/** Columns under a heading, two spaces apart; the last one is not padded. */
+export function columns(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [heading, ...rows];
+  const widths = heading.map((_, at) => all.reduce((width, row) => Math.max(width, row[at]?.length ?? 0), 0));
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, at) => (at === row.length - 1 ? cell : cell.padEnd(widths[at] ?? 0)))
+      .join('  ')
+      .trimEnd();
+  return all.map(line).join('\n');
+}
+
+const since = (time: string, now: Date): string => duration(now.getTime() - Date.parse(time));
+
+/** The two largest units: `3 h 12 min`. */
+export function duration(valueMs: number): string {
+  const seconds = Math.max(0, Math.round(valueMs / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
