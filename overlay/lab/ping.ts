@@ -1,7 +1,8 @@
 /** Echo requests from inside a namespace, counted (busybox's ping: in one package with no dependencies). */
 import type { Address } from '../../store/address.ts';
-import { type Child, start, stop } from './command.ts';
+import { type Child, type Exit, start, stop } from './command.ts';
 import { inside, runInside } from './namespace.ts';
+import { until } from './wait.ts';
 
 export interface PingReport {
   readonly sent: number;
@@ -39,19 +40,35 @@ export async function ping(namespace: string, to: Address, options: PingOptions)
 
 /** A ping that runs while something else is done. */
 export class RunningPing {
+  /** How it ended; never rejects. */
+  readonly exited: Promise<Exit>;
   private readonly child: Child;
-  private readonly output: Promise<string>;
+  private readonly closed: Promise<void>;
+  private output = '';
+  private count = 0;
 
-  private constructor(child: Child, output: Promise<string>) {
+  private constructor(child: Child) {
     this.child = child;
-    this.output = output;
+    this.exited = child.exited;
+    this.closed = this.collect(child.process.stdout);
   }
 
   /** One request every `intervalMs` until `stop`. The owner stops it, whatever happens. */
   static async start(namespace: string, to: Address, intervalMs = 10): Promise<RunningPing> {
     const command = ['busybox', 'ping', '-i', `${intervalMs / 1000}`, to];
-    const child = await start(...inside(namespace, command), { stdio: ['ignore', 'pipe', 'ignore'] });
-    return new RunningPing(child, collect(child.process.stdout));
+    return new RunningPing(
+      await start(...inside(namespace, command), { stdio: ['ignore', 'pipe', 'ignore'] }),
+    );
+  }
+
+  /** How many answers came until now. */
+  get answered(): number {
+    return this.count;
+  }
+
+  /** @throws DeadlineError */
+  async untilAnswered(count: number, deadlineMs = 10_000): Promise<void> {
+    await until(() => this.count >= count, { what: `${count} answers to a ping`, deadlineMs });
   }
 
   /**
@@ -60,13 +77,21 @@ export class RunningPing {
    */
   async stop(): Promise<PingReport> {
     await stop(this.child, 'SIGINT');
-    const output = await this.output;
-    const report = parseReport(output);
-    if (report === undefined) throw new Error(`ping printed no statistics: ${output.slice(-500)}`);
-    const answered = new Set(Array.from(output.matchAll(/ seq=(\d+) /g), ([, seq]) => Number(seq)));
-    // Sequence numbers are 16 bits: beyond that many requests the last one's cannot be told from an old one's.
-    const lastOnItsWay = report.sent < 65_536 && !answered.has(report.sent - 1) ? 1 : 0;
-    return { ...report, lost: Math.max(0, report.lost - lastOnItsWay) };
+    await this.closed;
+    const report = parseReport(this.output);
+    if (report === undefined) throw new Error(`ping printed no statistics: ${this.output.slice(-500)}`);
+    // Sequence numbers have 16 bits.
+    const last = new RegExp(` seq=${(report.sent - 1) % 65_536} [^]*$`).test(this.output.slice(-2000));
+    return { ...report, lost: Math.max(0, report.lost - (last ? 0 : 1)) };
+  }
+
+  private async collect(stream: NodeJS.ReadableStream | null): Promise<void> {
+    if (stream === null) return;
+    for await (const chunk of stream) {
+      const text = String(chunk);
+      this.output += text;
+      this.count += text.split(' seq=').length - 1;
+    }
   }
 }
 
@@ -82,10 +107,4 @@ function parseReport(output: string): PingReport | undefined {
     roundTripMs:
       times === null ? undefined : { min: Number(times[1]), mean: Number(times[2]), max: Number(times[3]) },
   };
-}
-
-async function collect(stream: NodeJS.ReadableStream | null): Promise<string> {
-  let text = '';
-  if (stream !== null) for await (const chunk of stream) text += String(chunk);
-  return text;
 }

@@ -70,11 +70,11 @@ export class Underlay {
    * networks (IP source, IP destination or either side of an ARP): what a cloud that checks addresses does.
    */
   async refuse(networks: readonly Subnet[]): Promise<void> {
-    const rules = networks.flatMap(({ family, ...network }) => {
-      const text = formatSubnet({ family, ...network });
-      return family === 'ipv4'
+    const rules = networks.flatMap((network) => {
+      const text = formatSubnet(network);
+      return network.family === 'ipv4'
         ? [`ip saddr ${text}`, `ip daddr ${text}`, `arp saddr ip ${text}`, `arp daddr ip ${text}`]
-        : [`ip6 saddr ${text}`, `ip6 daddr ${text}`, `icmpv6 type nd-neighbor-solicit icmpv6 taddr ${text}`];
+        : [`ip6 saddr ${text}`, `ip6 daddr ${text}`];
     });
     await runInside(this.namespace, ['nft', '-f', '-'], {
       input: `
@@ -116,5 +116,5 @@ export const addressLines = (number: number): string[] => [
   `addr add ${nodeAddress6(number)}/${UNDERLAY_IPV6.prefixLength} dev ${NODE_INTERFACE} nodad`,
   `link set ${NODE_INTERFACE} up`,
   `route add default via ${gatewayAddress}`,
-  `-6 route add default via ${gatewayAddress6}`,
+  `route add default via ${gatewayAddress6}`,
 ];
