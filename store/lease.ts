@@ -2,7 +2,7 @@
  * Leases and the cluster's network configuration, as the rest of vtepd sees them: parsed, precise, plain.
  * The stored form (flannel's schema) is lease-codec.ts's and network-config.ts's business.
  */
-import type { Address, Family, Mac, PerFamily, Subnet } from './address.ts';
+import { type Address, type Family, type Mac, type PerFamily, type Subnet, sameSubnet } from './address.ts';
 
 /** One tunnel end of a lease: a vxlan lease has one a family of the underlay. */
 export interface Vtep {
@@ -69,4 +69,16 @@ export function sameAttributes(a: LeaseAttributes, b: LeaseAttributes): boolean 
     a.vtep[family]?.mac === b.vtep[family]?.mac &&
     a.vtep[family]?.vni === b.vtep[family]?.vni;
   return a.backend === b.backend && same('ipv4') && same('ipv6');
+}
+
+export function sameLease(a: Lease, b: Lease): boolean {
+  if (a === b) return true;
+  const same = (x: Subnet | undefined, y: Subnet | undefined) =>
+    x === undefined || y === undefined ? x === y : sameSubnet(x, y);
+  return (
+    a.key === b.key &&
+    same(a.subnets.ipv4, b.subnets.ipv4) &&
+    same(a.subnets.ipv6, b.subnets.ipv6) &&
+    sameAttributes(a.attributes, b.attributes)
+  );
 }
