@@ -87,7 +87,7 @@ async function readEntry(
   pair: Pair<unknown, unknown>,
   lineAt: (offset: number | undefined) => string,
 ): Promise<ReadEntry> {
-  const { isScalar, isSeq } = await import('yaml');
+  const { isAlias, isScalar, isSeq } = await import('yaml');
   const key = pair.key as Node;
   const line = lineAt(key.range?.[0]);
   if (!isScalar(key)) return { where: line, problem: 'an option name must be plain text' };
@@ -104,6 +104,8 @@ async function readEntry(
     const texts = value.items.map((item) => (isScalar(item) ? String(item.value) : ''));
     return { name, entry: { texts, sequence: true, where } };
   }
+  if (isAlias(value))
+    return { where, problem: 'is an alias (*name): a text that begins with * needs quotes' };
   if (value === null || isScalar(value))
     return { where, problem: 'has no value: give one, or remove the line' };
   return {
@@ -113,7 +115,6 @@ async function readEntry(
 }
 
 const YAML_MISTAKES: Readonly<Record<string, string>> = {
-  BAD_ALIAS: 'an alias (*name) without its anchor; a text that begins with * needs quotes',
   BAD_INDENT: 'bad indentation',
   DUPLICATE_KEY: 'the option is there twice',
   MISSING_CHAR: 'a character is missing (a closing quote or bracket, or the space after a colon)',

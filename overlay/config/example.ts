@@ -41,7 +41,7 @@ function exampleOf(name: OptionName): string {
   if (details !== undefined) lines.push(comment(details));
   const otherwise = defaultText === undefined ? `Default: ${defaultNote ?? 'none'}. ` : '';
   const choices = isSwitch(option) ? 'true|false' : option.kind.placeholder;
-  lines.push(comment(`${otherwise}${list ? `A list of ${choices}` : choices}; ${environmentName(name)}`));
+  lines.push(comment(`${otherwise}${choices}${list ? ', or a list' : ''}; ${environmentName(name)}`));
   return [...lines, `#${name}: ${list ? `[${yamlText(value)}]` : yamlText(value)}`].join('\n');
 }
 

@@ -5,6 +5,7 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isLoopback } from '../../store/address.ts';
+import { POD_INTERFACE_PREFIX } from '../desired/pods.ts';
 import { loadOptions, type Origin, type Sources } from './load-options.ts';
 import type { Endpoint } from './network-kinds.ts';
 import { OPTION_NAMES, type OptionName, type OptionValues } from './options.ts';
@@ -214,6 +215,17 @@ function underlaySettings(values: OptionValues, check: Check): UnderlaySettings 
 function overlaySettings(values: OptionValues, check: Check): OverlaySettings {
   const { datapath, device, bridge } = values;
   if (device === bridge) check.refuse('bridge', `"${bridge}" is the name of --device as well`);
+  for (const [option, name] of [
+    ['device', device],
+    ['bridge', bridge],
+  ] as const) {
+    if (name?.startsWith(POD_INTERFACE_PREFIX)) {
+      check.refuse(
+        option,
+        `"${name}" begins with "${POD_INTERFACE_PREFIX}", as pods' interfaces do: take another name`,
+      );
+    }
+  }
   return {
     datapath,
     device,
