@@ -1,0 +1,58 @@
+import { expect } from 'chai';
+import { createMetrics } from '../../../overlay/ops/metrics.ts';
+
+describe('ops: metrics', () => {
+  it('counts what it is told, under names that say what', async () => {
+    const metrics = createMetrics();
+    metrics.ready(true);
+    metrics.peers(10, 9);
+    metrics.unusedLeases(1, 2);
+    metrics.pass({ trigger: 'event', durationMs: 2, failed: false });
+    metrics.pass({ trigger: 'retry', durationMs: 2, failed: true });
+    metrics.repair('route');
+    metrics.repair('route', 4);
+    metrics.storeHealth(true);
+    metrics.storeRevision('1234');
+    metrics.storeRevision('not a number');
+    metrics.leaseToKernel(0.7);
+    metrics.leaseFailure('renew');
+    metrics.verb({ verb: 'ADD', result: 'ok', durationMs: 3 });
+    metrics.verb({ verb: 'ADD', result: '11', durationMs: 1 });
+    metrics.addresses('ipv4', 3, 250);
+    const lines = (await metrics.text()).split('\n');
+    expect(lines).to.include.members([
+      'vtepd_ready 1',
+      'vtepd_peers_wanted 10',
+      'vtepd_peers_programmed 9',
+      'vtepd_leases_unused{reason="malformed"} 1',
+      'vtepd_leases_unused{reason="skipped"} 2',
+      'vtepd_reconcile_passes_total{trigger="event",result="ok"} 1',
+      'vtepd_reconcile_passes_total{trigger="retry",result="failed"} 1',
+      'vtepd_reconcile_repairs_total{kind="route"} 5',
+      'vtepd_store_healthy 1',
+      'vtepd_store_revision 1234',
+      'vtepd_lease_to_kernel_seconds_bucket{le="0.0005"} 0',
+      'vtepd_lease_to_kernel_seconds_bucket{le="0.001"} 1',
+      'vtepd_lease_failures_total{operation="renew"} 1',
+      'vtepd_cni_seconds_count{verb="ADD",result="ok"} 1',
+      'vtepd_cni_seconds_count{verb="ADD",result="11"} 1',
+      'vtepd_addresses_used{family="ipv4"} 3',
+      'vtepd_addresses_free{family="ipv4"} 250',
+    ]);
+  });
+
+  it('keeps two daemons of one process apart', async () => {
+    const [one, other] = [createMetrics(), createMetrics()];
+    one.peers(1, 1);
+    expect(await other.text()).to.include('vtepd_peers_wanted 0');
+  });
+
+  it('reads the process when it is asked', async () => {
+    const text = await createMetrics().text();
+    const value = (name: string) => Number(new RegExp(`^${name} (.+)$`, 'm').exec(text)?.[1]);
+    expect(value('process_resident_memory_bytes')).to.be.greaterThan(10_000_000);
+    expect(value('process_open_fds')).to.be.greaterThan(2);
+    expect(value('process_cpu_seconds_total')).to.be.greaterThan(0);
+    expect(Math.abs(value('process_start_time_seconds') - Date.now() / 1000)).to.be.lessThan(3600);
+  });
+});

@@ -1,0 +1,141 @@
+import { expect } from 'chai';
+import { duration, renderStatus } from '../../../overlay/ops/render-status.ts';
+import type { PeerStatus } from '../../../overlay/ops/status.ts';
+import { statusReport } from './status-report.ts';
+
+const options = { maxRows: 20, now: new Date('2026-01-31T12:00:00.000Z') };
+
+const peer = (number: number, missing: readonly string[] = []): PeerStatus => ({
+  subnet: `10.244.${number}.0/24`,
+  publicIP: `192.0.2.${number}`,
+  vtepMAC: '02:00:00:00:00:02',
+  programmed: missing.length === 0,
+  missing,
+});
+
+describe('ops: the status for people', () => {
+  it('says of a node where all is well that it is ready, and what it has', () => {
+    expect(renderStatus(statusReport({ peers: [peer(7)] }), options)).to.equal(
+      [
+        'Ready.',
+        '',
+        'node      node-1, vtepd 0.1.0, up 2 h 0 min',
+        'store     etcd, healthy, revision 42, answered 2 s ago',
+        'lease     10.244.5.0/24 at 192.0.2.1, VTEP 02:00:00:00:00:01, expires in 23 h 0 min unless renewed',
+        'underlay  eth0, MTU 1500 (chosen by the default route)',
+        'overlay   vtep.1, VNI 1, UDP port 8472, MTU 1450, data path kernel',
+        '          bridge vtep0, cluster network 10.244.0.0/16',
+        'addresses 0 used, 253 free',
+        'kernel    3 passes (the last 1 s ago), 0 repairs',
+        '',
+        'Peers (1)',
+        'SUBNET         PUBLIC IP  VTEP MAC           PROGRAMMED',
+        '10.244.7.0/24  192.0.2.7  02:00:00:00:00:02  yes',
+        '',
+        'Pods: none',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  it('begins with everything that is wrong', () => {
+    const report = statusReport({
+      ready: false,
+      reason: 'no lease yet',
+      store: {
+        ...statusReport().store,
+        healthy: false,
+        reason: 'connection refused',
+        source: 'cache',
+        revision: null,
+        lastContactAt: null,
+      },
+      lease: null,
+      underlay: null,
+      overlay: null,
+      peers: [peer(7), peer(8, ['route 10.244.8.0/24'])],
+      skipped: [{ key: '10.244.9.0-24', reason: 'PublicIP is missing' }],
+      addresses: { used: 253, free: 0 },
+      reconcile: {
+        passes: 1,
+        repairs: 3,
+        failing: 'EPERM',
+        lastPassAt: null,
+        lastRepair: { at: '2026-01-31T11:59:00.000Z', count: 3, objects: ['route 10.244.8.0/24'] },
+      },
+    });
+    const text = renderStatus(report, options);
+    expect(text.split('\n\n')[0]?.split('\n')).to.deep.equal([
+      'NOT READY: no lease yet',
+      '! store: connection refused',
+      '! store: the leases are those last seen, from the cache on disk',
+      '! kernel: the last pass failed: EPERM',
+      '! peers: 1 of 2 not fully programmed',
+      '! leases: 1 of others not used, see below',
+      '! addresses: none is free for another pod',
+    ]);
+    expect(text).to.include('last repair 1 min 0 s ago, 3 objects: route 10.244.8.0/24, ...');
+    // What is missing comes first in its table.
+    expect(text.indexOf('10.244.8.0/24  192')).to.be.lessThan(text.indexOf('10.244.7.0/24  192'));
+    expect(text).to.include('NO: missing route 10.244.8.0/24');
+    expect(text).to.match(/Leases not used \(1\)\nLEASE +REASON\n10.244.9.0-24 +PublicIP is missing/);
+  });
+
+  it('cuts long tables, and says so', () => {
+    const peers = Array.from({ length: 10_000 }, (_, number) => peer(number % 250));
+    const text = renderStatus(statusReport({ peers }), options);
+    expect(text).to.include('... and 9980 more (--all)');
+    expect(text.split('\n').length).to.be.lessThan(50);
+    const whole = renderStatus(statusReport({ peers }), { ...options, maxRows: Number.POSITIVE_INFINITY });
+    expect(whole.split('\n').length).to.be.greaterThan(10_000);
+  });
+
+  it('prints nothing that a terminal would obey', () => {
+    const hostile = '\u001b[2J\nforged: line\u202e';
+    const text = renderStatus(
+      statusReport({
+        skipped: [{ key: hostile, reason: hostile }],
+        reason: hostile,
+        attachments: [
+          {
+            containerID: hostile,
+            ifname: hostile,
+            ips: [hostile],
+            mac: hostile,
+            pod: hostile,
+            hostInterface: hostile,
+          },
+        ],
+      }),
+      options,
+    );
+    for (const bad of ['\u001b', '\u202e', '\nforged']) expect(text).to.not.include(bad);
+  });
+
+  it('lists pods as a runtime and Kubernetes call them', () => {
+    const attachments = [
+      {
+        containerID: '0123456789abcdef0123',
+        ifname: 'eth0',
+        ips: ['10.244.5.2'],
+        mac: '02:00:00:00:00:09',
+        pod: 'default/web',
+        hostInterface: 'vtp123',
+      },
+    ];
+    expect(renderStatus(statusReport({ attachments }), options)).to.match(
+      /Pods \(1\)\nADDRESS .*\n10.244.5.2 +eth0 +02:00:00:00:00:09 +vtp123 +0123456789ab +default\/web\n/,
+    );
+  });
+
+  it('writes times with their two largest units', () => {
+    expect([0, 59_400, 61_000, 3_661_000, 200_000_000, -5].map(duration)).to.deep.equal([
+      '0 s',
+      '59 s',
+      '1 min 1 s',
+      '1 h 1 min',
+      '2 d 7 h',
+      '0 s',
+    ]);
+  });
+});
