@@ -3,6 +3,8 @@
  * it: `run` waits for its end, and a Child is stopped by its owner or by the signal it was started with.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { join } from 'node:path';
 
 /** A program could not be started, failed, or did not end in time. The message carries what it printed. */
 export class CommandError extends Error {
@@ -31,6 +33,19 @@ export interface CommandOptions {
   readonly timeoutMs?: number | undefined;
   /** A failure is an answer, not an error. */
   readonly tolerant?: boolean | undefined;
+}
+
+/** Whether a program of this name can be run. Those for root are looked for even where PATH leaves them out. */
+export function isInstalled(program: string): boolean {
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
+  return folders.some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** Runs a program to its end. @throws CommandError; the signal's reason when aborted */

@@ -2,7 +2,8 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Address } from '../../store/address.ts';
-import type { CommandOptions, CommandResult } from './command.ts';
+import type { StatusReport } from '../ops/status.ts';
+import { CommandError, type CommandOptions, type CommandResult } from './command.ts';
 import { LabDaemon, VTEPD } from './lab-daemon.ts';
 import { addNamespace, runInside } from './namespace.ts';
 import { CniError, type CniFolders, callPlugin, installedConfiguration, Pod } from './pod.ts';
@@ -82,8 +83,12 @@ export class LabNode {
 
   /** Waits until the daemon says, through CNI's STATUS, that a pod attached now would work. */
   async untilReady(signal?: AbortSignal, deadlineMs?: number): Promise<void> {
+    await this.running().until(`${this.name} to be ready`, () => this.ready(), signal, deadlineMs);
+  }
+
+  private running(): LabDaemon {
     if (this.daemon === undefined) throw new Error(`${this.name} has no daemon`);
-    await this.daemon.until(`${this.name} to be ready`, () => this.ready(), signal, deadlineMs);
+    return this.daemon;
   }
 
   async ready(): Promise<boolean> {
@@ -114,6 +119,32 @@ export class LabNode {
   /** Runs a command in the node's namespace. @throws CommandError */
   exec(command: readonly string[], options?: CommandOptions): Promise<CommandResult> {
     return runInside(this.namespace, command, options);
+  }
+
+  /** What the daemon says of itself, ready or not. @throws CommandError when none answers */
+  async status(): Promise<StatusReport> {
+    const result = await this.vtepd(['status', '--json'], { tolerant: true });
+    if (result.stdout === '') throw new CommandError(`${this.name}: ${result.stderr.trim()}`, result);
+    return JSON.parse(result.stdout) as StatusReport;
+  }
+
+  /**
+   * Waits until the daemon is ready and holds `peers` peers, every one of them programmed, and gives the
+   * status that said so. @throws DaemonEndedError, DeadlineError
+   */
+  async untilProgrammed(peers: number, signal?: AbortSignal): Promise<StatusReport> {
+    let found: StatusReport | undefined;
+    await this.running().until(
+      `${this.name} to have programmed ${peers} peers`,
+      async () => {
+        const status = await this.status();
+        found = status;
+        return status.ready && status.peers.filter(({ programmed }) => programmed).length === peers;
+      },
+      signal,
+    );
+    if (found === undefined) throw new Error('unreachable: the condition held without a status');
+    return found;
   }
 
   /** Runs `vtepd ARGS` of this build in the node's namespace. @throws CommandError */

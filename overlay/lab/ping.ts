@@ -45,7 +45,7 @@ export class RunningPing {
   private readonly child: Child;
   private readonly closed: Promise<void>;
   private output = '';
-  private count = 0;
+  private lines = 0;
 
   private constructor(child: Child) {
     this.child = child;
@@ -63,12 +63,12 @@ export class RunningPing {
 
   /** How many answers came until now. */
   get answered(): number {
-    return this.count;
+    return Math.max(0, this.lines - 1);
   }
 
   /** @throws DeadlineError */
   async untilAnswered(count: number, deadlineMs = 10_000): Promise<void> {
-    await until(() => this.count >= count, { what: `${count} answers to a ping`, deadlineMs });
+    await until(() => this.answered >= count, { what: `${count} answers to a ping`, deadlineMs });
   }
 
   /**
@@ -81,8 +81,8 @@ export class RunningPing {
     const report = parseReport(this.output);
     if (report === undefined) throw new Error(`ping printed no statistics: ${this.output.slice(-500)}`);
     // Sequence numbers have 16 bits.
-    const last = new RegExp(` seq=${(report.sent - 1) % 65_536} [^]*$`).test(this.output.slice(-2000));
-    return { ...report, lost: Math.max(0, report.lost - (last ? 0 : 1)) };
+    const lastCame = this.output.slice(-2000).includes(` seq=${(report.sent - 1) % 65_536} `);
+    return { ...report, lost: Math.max(0, report.lost - (lastCame ? 0 : 1)) };
   }
 
   private async collect(stream: NodeJS.ReadableStream | null): Promise<void> {
@@ -90,7 +90,8 @@ export class RunningPing {
     for await (const chunk of stream) {
       const text = String(chunk);
       this.output += text;
-      this.count += text.split(' seq=').length - 1;
+      // A heading, then a line an answer.
+      this.lines += text.split('\n').length - 1;
     }
   }
 }

@@ -1,7 +1,6 @@
 /** What a test needs of the machine. Without it the test is skipped, naming what is missing. */
-import { accessSync, constants } from 'node:fs';
-import { join } from 'node:path';
 import type { Context } from 'mocha';
+import { isInstalled } from '../../overlay/lab/command.ts';
 
 /** Skips the running test or hook's suite unless we are root and these programs are installed. */
 export function need(context: Context, ...programs: readonly string[]): void {
@@ -12,16 +11,4 @@ export function need(context: Context, ...programs: readonly string[]): void {
   console.log(`      skipped: ${reason}`);
   if (context.test !== undefined) context.test.title += ` (skipped: ${reason})`;
   context.skip();
-}
-
-function isInstalled(program: string): boolean {
-  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
-  return folders.some((folder) => {
-    try {
-      accessSync(join(folder, program), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
