@@ -2,8 +2,9 @@
 import { loadSettings } from '../config/load-settings.ts';
 import { OPTION_NAMES } from '../config/options.ts';
 import { secretsOf } from '../config/settings.ts';
+import { packageVersion } from '../ops/package.ts';
 import { parseArguments, refusePositionals } from './arguments.ts';
-import { type Command, EXIT_OK } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
 import { optionFlags, optionSections } from './option-flags.ts';
 
@@ -21,8 +22,7 @@ export const command: Command = {
   async run(argv, io) {
     const given = parseArguments(argv, optionFlags(OPTION_NAMES));
     refusePositionals(given);
-    const loaded = await loadSettings({ flags: given.flags, environment: io.environment });
-    const { settings, warnings } = loaded;
+    const { settings, warnings } = await loadSettings({ flags: given.flags, environment: io.environment });
     const secrets = secretsOf(settings);
     for (const secret of secrets) io.hide(secret);
     const [{ openLog }, { startDaemon }] = await Promise.all([
@@ -31,9 +31,19 @@ export const command: Command = {
     ]);
     const log = openLog({ ...settings.log, secrets });
     try {
+      log.info('vtepd starts', {
+        version: packageVersion,
+        node: settings.nodeName,
+        store: settings.store.kind,
+      });
       for (const warning of warnings) log.warn(warning);
       await startDaemon(settings, log, io.signal);
       return EXIT_OK;
+    } catch (error) {
+      // Ended while it was starting: as asked.
+      if (io.signal.aborted && error === io.signal.reason) return EXIT_OK;
+      log.error('vtepd ends', { error });
+      return EXIT_FAILED;
     } finally {
       await log.close();
     }

@@ -83,16 +83,22 @@ function report(error: unknown, name: string, argv: readonly string[], io: Comma
     return EXIT_FAILED;
   }
   const isUsage = code === 'VTEPD_USAGE' || code === 'VTEPD_SETTINGS';
+  const text = messageWithCauses(error);
+  const shownCode = isUsage || typeof code !== 'string' ? '' : ` [${code}]`;
   // A SettingsError has a line for each mistake.
-  for (const line of messageWithCauses(error).split('\n')) io.err(`vtepd ${name}: ${printable(line)}\n`);
+  for (const line of `${text}${shownCode}`.split('\n')) io.err(`vtepd ${name}: ${printable(line)}\n`);
   if (isUsage) {
     io.err(`\`vtepd ${name} --help\` lists what it takes.\n`);
     return EXIT_USAGE;
   }
-  const isDebug = io.environment.VTEPD_LOG_LEVEL === 'debug' || argv.join(' ').includes('--log-level debug');
-  if (isDebug && error instanceof Error) io.err(`${error.stack}\n`);
+  if (isDebug(argv, io) && error instanceof Error) io.err(`${error.stack}\n`);
   return EXIT_FAILED;
 }
+
+const isDebug = (argv: readonly string[], io: CommandIo): boolean =>
+  argv.some(
+    (word, at) => word === '--log-level=debug' || (word === 'debug' && argv[at - 1] === '--log-level'),
+  ) || io.environment.VTEPD_LOG_LEVEL === 'debug';
 
 /** The process as commands see it. Whatever is printed as an error loses the secrets that are known by then. */
 function processIo(): CommandIo {

@@ -1,4 +1,5 @@
 /** Looks at the files that the settings name, without changing anything: for `vtepd config check`. */
+import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { parseNetworkConfig } from '../../store/network-config.ts';
@@ -37,18 +38,16 @@ async function checkCertificates(
   if (keyFile !== undefined && key !== undefined && ((await stat(keyFile)).mode & 0o077) !== 0) {
     warnings.push(`others than its owner may read the key ${keyFile}: chmod 600 ${keyFile}`);
   }
-  tryCertificates('--etcd-cafile', ca === undefined ? {} : { ca }, problems);
-  if (cert !== undefined && key !== undefined)
-    tryCertificates('--etcd-certfile, --etcd-keyfile', { cert, key }, problems);
+  // A secure context would take an authority's file without a certificate in it, and trust nobody.
+  if (ca !== undefined) attempt('--etcd-cafile', () => new X509Certificate(ca), problems);
+  if (cert !== undefined && key !== undefined) {
+    attempt('--etcd-certfile, --etcd-keyfile', () => createSecureContext({ cert, key }), problems);
+  }
 }
 
-function tryCertificates(
-  where: string,
-  pem: { ca?: Buffer; cert?: Buffer; key?: Buffer },
-  problems: SettingsProblem[],
-): void {
+function attempt(where: string, use: () => unknown, problems: SettingsProblem[]): void {
   try {
-    createSecureContext(pem);
+    use();
   } catch (error) {
     problems.push({ where, problem: `cannot be used: ${messageWithCauses(error)}` });
   }
