@@ -4,6 +4,9 @@
  */
 import type { Address, Mac, PerFamily, Subnet } from '../../store/address.ts';
 
+/** How the node's side of every pod's interface is named: this and a hash of the attachment. */
+export const POD_INTERFACE_PREFIX = 'vtp';
+
 /** The node's side of one attachment: what must be a port of the bridge, and what may pass through it. */
 export interface PodPort {
   readonly hostInterface: string;

@@ -1,0 +1,271 @@
+/**
+ * Every attachment of this node: in memory for speed, in records and address files for a restart.
+ *
+ * What an attachment goes through, and what a crash there leaves for the next start:
+ *
+ *     reserved   record ("adding"), then address files     no link: record and addresses are given up
+ *     standing   the link exists, the runtime may or       kept: an ADD again rebuilds it, a DEL removes it
+ *                may not have the answer
+ *     attached   the runtime has it ("attached")           kept; without its link (a reboot) given up
+ *     leaving    the link is being removed                 as attached
+ *
+ * The record comes before the address files and goes after them, so there is never an address of ours that
+ * no record names; and it outlives the link, so there is never a link of ours without a record.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { POD_INTERFACE_PREFIX, type PodPort, type PodSource } from '../overlay/desired/pods.ts';
+import { lockFile } from '../overlay/kernel/file-lock.ts';
+import { listLinks } from '../overlay/kernel/link.ts';
+import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
+import type { Log } from '../overlay/ops/log.ts';
+import type { Address, PerFamily, Subnet } from '../store/address.ts';
+import { AddressStore, hasCode } from './address-store.ts';
+import { type Attachment, type AttachmentKey, attachmentText, hostInterfaceName } from './attachment.ts';
+import { AttachmentRecords } from './attachment-records.ts';
+import { DurableFiles } from './durable-files.ts';
+import { type AddressRequest, AddressTakenError, type AddressUse, Ipam } from './ipam.ts';
+
+export type AttachmentPhase = 'reserved' | 'standing' | 'attached' | 'leaving';
+
+export interface RegisteredAttachment {
+  readonly attachment: Attachment;
+  readonly phase: AttachmentPhase;
+}
+
+/** One row of `vtepd status`. */
+export interface AttachmentRow {
+  readonly containerID: string;
+  readonly ifname: string;
+  readonly ips: readonly Address[];
+  readonly mac: string;
+  /** Kubernetes' `namespace/name`. */
+  readonly pod: string | undefined;
+}
+
+export interface RegistryOptions {
+  readonly stateDir: string;
+  readonly log: Log;
+  /** A netlink socket in the node's namespace, closed again; default: the calling thread's. */
+  readonly openNetlink?: (() => NetlinkSocket) | undefined;
+}
+
+/** Another vtepd uses the state directory. */
+export class StateInUseError extends Error {
+  override readonly name = 'StateInUseError';
+  readonly code = 'VTEPD_STATE_IN_USE';
+}
+
+export class AttachmentRegistry implements PodSource {
+  readonly #log: Log;
+  readonly #lock: Disposable;
+  readonly #files: DurableFiles;
+  readonly #records: AttachmentRecords;
+  readonly #ipam: Ipam;
+  readonly #entries = new Map<string, RegisteredAttachment>();
+  #ports: readonly PodPort[] | undefined;
+
+  private constructor(log: Log, lock: Disposable, stateDir: string) {
+    this.#log = log;
+    this.#lock = lock;
+    this.#files = new DurableFiles(join(stateDir, 'scratch'));
+    this.#records = new AttachmentRecords(join(stateDir, 'attachments'), this.#files);
+    this.#ipam = new Ipam(new AddressStore(join(stateDir, 'networks'), this.#files));
+  }
+
+  /**
+   * Reads what is on disk and gives up what has no link any more.
+   * @throws StateInUseError; NodeJS.ErrnoException when the directory cannot be read or written
+   */
+  static open({ stateDir, log, openNetlink }: RegistryOptions): AttachmentRegistry {
+    mkdirSync(stateDir, { recursive: true, mode: 0o755 });
+    const lock = lockState(stateDir);
+    try {
+      const registry = new AttachmentRegistry(log, lock, stateDir);
+      using netlink = (openNetlink ?? (() => NetlinkSocket.open()))();
+      const links = listLinks(netlink).map((link) => link.name);
+      registry.#load(new Set(links.filter((name) => name.startsWith(POD_INTERFACE_PREFIX))));
+      return registry;
+    } catch (error) {
+      lock[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  ports(): readonly PodPort[] {
+    this.#ports ??= [...this.#entries.values()].flatMap(({ attachment, phase }) =>
+      phase === 'standing' || phase === 'attached'
+        ? [
+            {
+              hostInterface: attachment.hostInterface,
+              mac: attachment.mac,
+              addresses: attachment.addresses.map(({ address }) => address),
+              hairpin: attachment.hairpin,
+            },
+          ]
+        : [],
+    );
+    return this.#ports;
+  }
+
+  rows(): AttachmentRow[] {
+    return [...this.#entries.values()].map(({ attachment }) => ({
+      containerID: attachment.containerID,
+      ifname: attachment.ifname,
+      ips: attachment.addresses.map(({ address }) => address),
+      mac: attachment.mac,
+      pod: attachment.pod,
+    }));
+  }
+
+  /** Addresses of the node's subnets: held by pods, and free for more. */
+  addressUse(subnets: PerFamily<Subnet>, gateways: PerFamily<Address>): PerFamily<AddressUse> {
+    return this.#ipam.use(subnets, gateways);
+  }
+
+  find(key: AttachmentKey): RegisteredAttachment | undefined {
+    return this.#entries.get(hostInterfaceName(key));
+  }
+
+  all(): RegisteredAttachment[] {
+    return [...this.#entries.values()];
+  }
+
+  /**
+   * Gives an attachment its addresses, in phase `reserved`. On disk, though not yet flushed.
+   * @param complete makes the attachment of the addresses chosen
+   * @throws CniError when there is no address
+   */
+  reserve(request: AddressRequest, complete: (addresses: Attachment['addresses']) => Attachment): Attachment {
+    for (;;) {
+      const addresses = this.#ipam.choose(request);
+      const attachment = complete(addresses);
+      try {
+        this.#records.write(attachment, 'adding');
+        this.#ipam.write(request.holder, addresses);
+        this.#set(attachment, 'reserved');
+        return attachment;
+      } catch (error) {
+        this.#ipam.release(
+          request.holder,
+          addresses.map(({ address }) => address),
+        );
+        this.#records.remove(attachment.hostInterface);
+        if (!(error instanceof AddressTakenError)) throw error;
+        this.#log.warn('an address is reserved by another program; taking the next', {
+          address: error.address,
+          attachment: attachmentText(attachment),
+        });
+      }
+    }
+  }
+
+  /** Resolves when all that was reserved before is on disk. */
+  flushed(): Promise<void> {
+    return this.#files.flushed();
+  }
+
+  /** The link is there. @param attachment as it turned out: fewer routes, perhaps */
+  stands(attachment: Attachment): void {
+    this.#set(attachment, 'standing');
+  }
+
+  /** The runtime has the answer. */
+  confirm(attachment: Attachment): void {
+    this.#set(attachment, 'attached');
+    this.#records.write(attachment, 'attached');
+  }
+
+  /** The link is about to be removed: the overlay stops caring for it. */
+  leaves(attachment: Attachment): void {
+    this.#set(attachment, 'leaving');
+  }
+
+  /** The link could not be removed: an ADD or a DEL will try again. */
+  remains(attachment: Attachment): void {
+    this.#set(attachment, 'standing');
+  }
+
+  /** Nothing holds the addresses any more: they are free, and the attachment is forgotten. */
+  release(attachment: Attachment): void {
+    this.#ipam.release(
+      attachment,
+      attachment.addresses.map(({ address }) => address),
+    );
+    this.#records.remove(attachment.hostInterface);
+    this.#entries.delete(attachment.hostInterface);
+    this.#ports = undefined;
+  }
+
+  /** Whether an address's reservation is in order. */
+  isReserved(attachment: Attachment, address: Address): boolean {
+    return this.#ipam.isReserved(attachment, address);
+  }
+
+  /**
+   * Frees what an earlier plugin, or a record that cannot be read, reserved on a network.
+   * @param isStale asked of every holder that is no attachment of ours
+   */
+  releaseForeign(network: string, isStale: (holder: AttachmentKey) => boolean): Address[] {
+    const released: Address[] = [];
+    for (const { address, holder } of this.#ipam.foreign(network)) {
+      if (!isStale(holder)) continue;
+      this.#ipam.release(holder, [address]);
+      this.#records.remove(hostInterfaceName(holder));
+      released.push(address);
+    }
+    return released;
+  }
+
+  /** Afterwards nothing is open, and another daemon may use the directory. */
+  async close(): Promise<void> {
+    await this.#files.close();
+    this.#lock[Symbol.dispose]();
+  }
+
+  #load(links: Set<string>): void {
+    const { stored, malformed } = this.#records.load();
+    for (const { path, error } of malformed) {
+      this.#log.error('the record of an attachment cannot be read; its addresses stay reserved', {
+        path,
+        error,
+      });
+    }
+    const ours = new Map<Address, AttachmentKey>();
+    for (const { attachment } of stored) {
+      for (const { address } of attachment.addresses) ours.set(address, attachment);
+    }
+    for (const address of this.#ipam.load(ours)) {
+      this.#log.error('two attachments claim one address; remove one of the pods', { address });
+    }
+    let gone = 0;
+    for (const { attachment, progress } of stored) {
+      this.#set(attachment, progress === 'attached' ? 'attached' : 'standing');
+      if (links.delete(attachment.hostInterface)) continue;
+      this.release(attachment);
+      gone++;
+    }
+    if (gone > 0) {
+      this.#log.info('addresses of pods that are gone were given up', { count: gone });
+    }
+    for (const device of links) {
+      this.#log.warn('a pod interface has no record: was the state directory removed? Delete that pod', {
+        device,
+      });
+    }
+  }
+
+  #set(attachment: Attachment, phase: AttachmentPhase): void {
+    this.#entries.set(attachment.hostInterface, { attachment, phase });
+    this.#ports = undefined;
+  }
+}
+
+function lockState(stateDir: string): Disposable {
+  try {
+    return lockFile(join(stateDir, 'lock'));
+  } catch (cause) {
+    if (!hasCode(cause, 'EAGAIN')) throw cause;
+    throw new StateInUseError(`another vtepd uses ${stateDir}; give each its own --state-dir`, { cause });
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * ADD: gives a pod its interface.
+ *
+ * In this order, each step undone in reverse when a later one fails:
+ * 1. addresses chosen, record and address files written (and on their way to the disk meanwhile);
+ * 2. the veth created, its far end in the pod with its final name and MAC, its near end a port of the bridge;
+ * 3. the far end addressed, raised and routed;
+ * 4. the overlay told, so that the pod filter knows the pod before its first packet;
+ * 5. the answer delivered: only now does the runtime know of it, and only now is it `attached`.
+ */
+import type { PodNetworkFacts } from '../../overlay/desired/pods.ts';
+import { findLink } from '../../overlay/kernel/link.ts';
+import { NetlinkError } from '../../overlay/kernel/netlink-socket.ts';
+import { type Address, addressFromValue, FAMILIES, subnetOf } from '../../store/address.ts';
+import { type Attachment, attachmentText, hostInterfaceName, macOfAddress } from '../attachment.ts';
+import { CNI_CODES, CniError } from '../cni-error.ts';
+import { configurePodLink, createPodLink } from '../pod-interface.ts';
+import type { RegisteredAttachment } from '../registry.ts';
+import type { AttachmentRequest } from '../request.ts';
+import { formatResult } from '../result.ts';
+import { followInBackground, type PodHandles, type VerbContext } from './context.ts';
+
+/** An ADD that is done but for the runtime's knowing. Exactly one of its two ends must be called. */
+export interface PendingAdd {
+  /** The CNI result. */
+  readonly answer: string;
+  /** The runtime has the answer. */
+  confirm(): void;
+  /** The runtime has gone without the answer: everything is undone. */
+  withdraw(): Promise<void>;
+}
+
+/**
+ * @param signal the client has gone or the daemon is stopping: what is half done is undone
+ * @throws CniError; whatever it is, nothing is left of the attempt
+ */
+export async function add(
+  context: VerbContext,
+  request: AttachmentRequest,
+  pod: PodHandles,
+  signal: AbortSignal,
+): Promise<PendingAdd> {
+  const { registry, netlink, network } = context;
+  const facts = usableFacts(context, request);
+  const preferred = await clearTheWay(context, request, pod);
+  signal.throwIfAborted();
+
+  let attachment = reserve(context, request, facts, preferred);
+  try {
+    context.checkpoint('add:reserved');
+    const onDisk = registry.flushed();
+    // Awaited below; until then a failure is not unhandled.
+    onDisk.catch(() => {});
+    createPodLink(netlink, attachment, facts.bridgeIndex, pod.namespaceFd);
+    context.checkpoint('add:created');
+    attachment = { ...attachment, routes: configurePodLink(pod.netlink, attachment) };
+    context.checkpoint('add:configured');
+    registry.stands(attachment);
+    await unlessAborted(Promise.all([onDisk, network.settlePods()]), signal);
+    context.checkpoint('add:settled');
+    const host = findLink(netlink, attachment.hostInterface);
+    const bridge = findLink(netlink, facts.bridge);
+    return {
+      answer: formatResult(request.config.version, attachment, request.config.dns, bridge?.mac, host?.mac),
+      confirm: () => registry.confirm(attachment),
+      withdraw: () => undo(context, attachment),
+    };
+  } catch (error) {
+    await undo(context, attachment);
+    throw asCniError(error);
+  }
+}
+
+/** The overlay's facts, if a pod attached now would work as the configuration wants it. */
+function usableFacts({ network }: VerbContext, { config }: AttachmentRequest): PodNetworkFacts {
+  const readiness = network.readiness();
+  if (!readiness.ready)
+    throw new CniError(CNI_CODES.tryAgainLater, `vtepd is not ready: ${readiness.reason}`);
+  const facts = network.facts();
+  if (facts === undefined) {
+    throw new CniError(CNI_CODES.tryAgainLater, 'vtepd is not ready: it holds no lease yet');
+  }
+  if (config.bridge !== undefined && config.bridge !== facts.bridge) {
+    throw new CniError(
+      CNI_CODES.invalidConfig,
+      `bridge: the pods of this node are on ${facts.bridge}, not ${config.bridge.slice(0, 15)}; leave the key out, or run vtepd with --bridge`,
+    );
+  }
+  if (config.mtuBytes !== undefined && config.mtuBytes > facts.mtuBytes) {
+    throw new CniError(
+      CNI_CODES.invalidConfig,
+      `mtu: ${config.mtuBytes} bytes do not fit; the overlay carries ${facts.mtuBytes}`,
+    );
+  }
+  if (config.prevResult !== undefined) {
+    throw new CniError(
+      CNI_CODES.invalidConfig,
+      'prevResult: vtepd-cni makes the interface, so it must be the first plugin of the list',
+    );
+  }
+  return facts;
+}
+
+/**
+ * Refuses an attachment that stands, and an interface name that is taken; removes what an interrupted ADD
+ * or a namespace that vanished without a DEL left behind.
+ * @returns addresses to use again
+ */
+async function clearTheWay(
+  context: VerbContext,
+  request: AttachmentRequest,
+  pod: PodHandles,
+): Promise<Address[]> {
+  const { registry, netlink, reaper, log } = context;
+  const key = { network: request.config.name, containerID: request.containerID, ifname: request.ifname };
+  const hostInterface = hostInterfaceName(key);
+  const earlier: RegisteredAttachment | undefined = registry.find(key);
+  const link = findLink(netlink, hostInterface);
+  if (earlier?.phase === 'attached' && link !== undefined) {
+    throw new CniError(
+      CNI_CODES.alreadyAttached,
+      `${request.ifname} of container ${request.containerID} is attached already; DEL it first`,
+    );
+  }
+  if (link !== undefined) await reaper.remove(hostInterface);
+  if (earlier !== undefined) {
+    log.info('an earlier attempt to attach this pod is replaced', { attachment: attachmentText(key) });
+    registry.release(earlier.attachment);
+  }
+  if (findLink(pod.netlink, request.ifname) !== undefined) {
+    throw new CniError(
+      CNI_CODES.interfaceExists,
+      `CNI_IFNAME: ${request.netns} has an interface ${request.ifname} already`,
+    );
+  }
+  return earlier?.attachment.addresses.map(({ address }) => address) ?? [];
+}
+
+function reserve(
+  { registry }: VerbContext,
+  request: AttachmentRequest,
+  facts: PodNetworkFacts,
+  preferred: readonly Address[],
+): Attachment {
+  const { config, containerID, ifname, netns, pod } = request;
+  const holder = { network: config.name, containerID, ifname };
+  const { subnets, gateways } = facts;
+  return registry.reserve({ holder, subnets, gateways, asked: config.addresses, preferred }, (addresses) => {
+    const [first] = addresses;
+    if (first === undefined) {
+      throw new CniError(CNI_CODES.tryAgainLater, 'vtepd is not ready: its lease has no subnet');
+    }
+    return {
+      ...holder,
+      hostInterface: hostInterfaceName(holder),
+      mac: config.mac ?? macOfAddress(first.address),
+      addresses,
+      routes: podRoutes(facts, config.defaultRoute),
+      bridge: facts.bridge,
+      mtuBytes: config.mtuBytes ?? facts.mtuBytes,
+      hairpin: config.hairpin,
+      pod,
+      netns,
+    };
+  });
+}
+
+/** The cluster's network, and everything, by the gateway. The first stays if another plugin takes the second. */
+function podRoutes(facts: PodNetworkFacts, defaultRoute: boolean): Attachment['routes'] {
+  return FAMILIES.flatMap((family) => {
+    const gateway = facts.gateways[family];
+    const cluster = facts.clusterNetworks[family];
+    if (gateway === undefined || facts.subnets[family] === undefined) return [];
+    const everything = subnetOf(addressFromValue(family, 0n), 0);
+    return [
+      ...(cluster === undefined ? [] : [{ destination: cluster, gateway }]),
+      ...(defaultRoute ? [{ destination: everything, gateway }] : []),
+    ];
+  });
+}
+
+/** Leaves nothing; or, where the kernel keeps the link, the attachment for the next ADD or DEL to try again. */
+async function undo(context: VerbContext, attachment: Attachment): Promise<void> {
+  const { registry, reaper, log } = context;
+  registry.leaves(attachment);
+  try {
+    await reaper.remove(attachment.hostInterface);
+    registry.release(attachment);
+  } catch (error) {
+    registry.remains(attachment);
+    log.error('an ADD could not be undone; the next ADD or DEL of the pod tries again', {
+      attachment: attachmentText(attachment),
+      error,
+    });
+  }
+  followInBackground(context);
+}
+
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
+
+function asCniError(error: unknown): Error {
+  if (error instanceof CniError || !(error instanceof NetlinkError)) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+  return new CniError(CNI_CODES.kernelRefused, error.message, { cause: error });
+}
