@@ -44,15 +44,13 @@ async function main(argv: readonly string[]): Promise<number> {
     io.err(`Commands: ${[...COMMANDS.keys()].join(', ')}\n`);
     return EXIT_USAGE;
   }
-  const { command } = await load();
-  if (asksForHelp(rest)) {
+  try {
+    const { command } = await load();
+    if (!asksForHelp(rest)) return await command.run(rest, io);
     io.out(command.usage);
     return EXIT_OK;
-  }
-  try {
-    return await command.run(rest, io);
   } catch (error) {
-    return report(error, command.name, rest, io);
+    return report(error, first, rest, io);
   }
 }
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -167,6 +168,20 @@ describe('cli: vtepd', () => {
       /no vtepd answers at http:\/\/127.0.0.1:\d+\S* \(.*ECONNREFUSED.*is `vtepd run` running here/,
     );
     expect((await vtepd(['status', '--http=off'])).code).to.equal(1);
+  });
+
+  it('does not clean up under a running daemon', async () => {
+    const listener = createServer();
+    listener.listen(join(folder, 'vtepd.sock'));
+    await once(listener, 'listening');
+    try {
+      const { code, out, err } = await vtepd(['cleanup', '--run-dir', folder]);
+      expect([code, out]).to.deep.equal([1, '']);
+      expect(err).to.match(/a daemon is running .*stop it first.*\[VTEPD_DAEMON_RUNNING\]/);
+    } finally {
+      listener.close();
+      await once(listener, 'close');
+    }
   });
 
   it('ends quietly when nobody reads on', async () => {
