@@ -67,7 +67,7 @@ const schema = z.object({
   dns: optional(
     z.object({ nameservers: texts, domain: optional(z.string()), search: texts, options: texts }),
   ),
-  prevResult: z.unknown(),
+  prevResult: z.unknown().optional(),
   'cni.dev/valid-attachments': attachments,
   // What libcni wrote before the specification had settled on the name.
   'cni.dev/attachments': attachments,
