@@ -113,7 +113,7 @@ function pods(report: StatusReport, options: RenderOptions): string {
     pod.ips.join(', '),
     pod.ifname,
     pod.mac,
-    pod.hostInterface,
+    pod.hostInterface ?? '-',
     pod.containerID.slice(0, 12),
     pod.pod ?? '-',
   ];

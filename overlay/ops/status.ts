@@ -91,7 +91,8 @@ export interface AttachmentStatus {
   readonly mac: string;
   /** Kubernetes' `namespace/name`, where the runtime told. */
   readonly pod: string | null;
-  readonly hostInterface: string;
+  /** The node's end of it. */
+  readonly hostInterface?: string | undefined;
 }
 
 export interface AddressStatus {
