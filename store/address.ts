@@ -133,7 +133,10 @@ export function addressFromValue(family: Family, value: bigint): Address {
 
 /** Network byte order; 4 or 16 bytes. */
 export function addressBytes(address: Address): Uint8Array {
-  if (!address.includes(':')) return Uint8Array.from(address.split('.'), Number);
+  if (!address.includes(':')) {
+    const value = ipv4Value(address) ?? 0;
+    return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
+  }
   const bytes = new Uint8Array(16);
   let value = addressValue(address);
   for (let i = 15; i >= 0; i--, value >>= 8n) bytes[i] = Number(value & 0xffn);
