@@ -49,6 +49,7 @@ const NFTA_SET_ELEM_KEY = 1;
 const NFTA_SET_ELEM_FLAGS = 3;
 const NFTA_DATA_VALUE = 1;
 const NFT_SET_ELEM_CATCHALL = 2;
+const NESTED = 0x8000;
 
 /** An attribute's length has 16 bits: the elements of one message must fit into it. */
 const ELEMENTS_BYTES = 60_000;
@@ -90,13 +91,16 @@ const padded = (bytes: number): number => (bytes + 3) & ~3;
 
 /** The kernel's key of an element. The fields' values must be of their types. */
 export function encodeElement(fields: readonly FieldType[], element: string): Uint8Array {
-  const only = fields[0];
-  if (fields.length === 1 && only !== undefined) return fieldBytes(only, element);
-  const values = element.split(SEPARATOR);
   const key = new Uint8Array(keyBytes(fields));
+  const only = fields[0];
+  if (fields.length === 1 && only !== undefined) {
+    writeField(key, 0, only, element);
+    return key;
+  }
+  const values = element.split(SEPARATOR);
   let offset = 0;
   for (const [i, field] of fields.entries()) {
-    key.set(fieldBytes(field, values[i] ?? ''), offset);
+    writeField(key, offset, field, values[i] ?? '');
     offset += padded(FIELD_BYTES[field]);
   }
   return key;
@@ -108,8 +112,7 @@ export function decodeElement(fields: readonly FieldType[], key: Buffer): string
   let offset = 0;
   let text = '';
   for (const field of fields) {
-    const value = key.subarray(offset, offset + FIELD_BYTES[field]);
-    text += (offset === 0 ? '' : SEPARATOR) + fieldText(field, value);
+    text += (offset === 0 ? '' : SEPARATOR) + fieldText(field, key, offset);
     offset += padded(FIELD_BYTES[field]);
   }
   return text;
@@ -204,7 +207,7 @@ function elementRequests(
       nftRequest(nftMessage, tableFamilyNumber(set.family), flags, (w) => {
         setName(w, set);
         w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, () => {
-          for (const element of part) w.nest(NFTA_LIST_ELEM, () => writeElement(w, set, element));
+          for (const element of part) writeElement(w, set, element);
         });
       }),
     );
@@ -212,12 +215,18 @@ function elementRequests(
   return requests;
 }
 
+/** The lengths of an element with a key are known: written flat, for there are many. */
 function writeElement(w: MessageWriter, set: NftSet, element: string): void {
   if (element === CATCH_ALL) {
-    w.attributeU32be(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL);
+    w.nest(NFTA_LIST_ELEM, () => w.attributeU32be(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL));
     return;
   }
-  w.nest(NFTA_SET_ELEM_KEY, () => w.attribute(NFTA_DATA_VALUE, encodeElement(set.fields, element)));
+  const key = encodeElement(set.fields, element);
+  w.u16(key.length + 12).u16(NESTED | NFTA_LIST_ELEM);
+  w.u16(key.length + 8).u16(NESTED | NFTA_SET_ELEM_KEY);
+  w.u16(key.length + 4)
+    .u16(NFTA_DATA_VALUE)
+    .raw(key);
 }
 
 function setName(w: MessageWriter, set: NftSet): void {
@@ -231,8 +240,8 @@ function readElements(set: NftSet, message: NetlinkMessage): string[] {
   for (const [, bytes] of attributeList(list)) {
     const element = attributes(bytes);
     const key = element[NFTA_SET_ELEM_KEY];
-    const value = key === undefined ? undefined : attributes(key)[NFTA_DATA_VALUE];
-    if (value !== undefined) elements.push(decodeElement(set.fields, value));
+    // A nest around one value: its four bytes of header are skipped, not walked.
+    if (key !== undefined && key.length >= 4) elements.push(decodeElement(set.fields, key.subarray(4)));
     else if (((readU32be(element[NFTA_SET_ELEM_FLAGS]) ?? 0) & NFT_SET_ELEM_CATCHALL) !== 0)
       elements.push(CATCH_ALL);
   }
@@ -245,31 +254,29 @@ function keyBytes(fields: readonly FieldType[]): number {
   return bytes;
 }
 
-function fieldBytes(field: FieldType, value: string): Uint8Array {
+function writeField(key: Uint8Array, offset: number, field: FieldType, value: string): void {
   switch (field) {
     case 'ifname':
-      return paddedName(value);
+      // Zeros to the end: the kernel compares all 16 bytes.
+      key.set(Buffer.from(value).subarray(0, FIELD_BYTES.ifname - 1), offset);
+      break;
     case 'ether_addr':
-      return macBytes(value as Mac);
+      key.set(macBytes(value as Mac), offset);
+      break;
     default:
-      return addressBytes(value as Address);
+      key.set(addressBytes(value as Address), offset);
   }
 }
 
-function fieldText(field: FieldType, bytes: Buffer): string {
+function fieldText(field: FieldType, key: Buffer, offset: number): string {
   switch (field) {
     case 'ifname':
-      return readText(bytes) ?? '';
+      return readText(key.subarray(offset, offset + FIELD_BYTES.ifname)) ?? '';
     case 'ether_addr':
-      return macFromBytes(bytes);
+      return macFromBytes(key.subarray(offset, offset + FIELD_BYTES.ether_addr));
+    case 'ipv4_addr':
+      return `${key[offset]}.${key[offset + 1]}.${key[offset + 2]}.${key[offset + 3]}`;
     default:
-      return addressFromBytes(bytes);
+      return addressFromBytes(key.subarray(offset, offset + FIELD_BYTES.ipv6_addr));
   }
-}
-
-/** IFNAMSIZ bytes; the kernel compares all of them. */
-function paddedName(name: string): Uint8Array {
-  const bytes = Buffer.alloc(FIELD_BYTES.ifname);
-  bytes.write(name, 0, FIELD_BYTES.ifname - 1);
-  return bytes;
 }
