@@ -18,6 +18,7 @@ import type {
   StoreSettings,
   UnderlaySettings,
 } from './settings.ts';
+import { socketPath } from './settings.ts';
 import { SettingsError, type SettingsProblem } from './settings-error.ts';
 
 export interface LoadedSettings {
@@ -242,7 +243,7 @@ const MAX_SOCKET_PATH_BYTES = 107;
 
 function fileSettings(values: OptionValues, check: Check): FileSettings {
   const { 'state-dir': stateDir, 'run-dir': runDir } = values;
-  const socket = join(runDir, 'vtepd.sock');
+  const socket = socketPath(runDir);
   if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
     check.refuse(
       'run-dir',

@@ -2,6 +2,7 @@
  * What an operator decided, as the rest of the daemon takes it: parsed, checked against each other, plain.
  * Made by load-settings.ts; the single options are described in options.ts.
  */
+import { join } from 'node:path';
 import type { Address, PerFamily } from '../../store/address.ts';
 import type { LogFormat, LogLevel } from '../ops/log.ts';
 import type { Secret } from './secret.ts';
@@ -93,6 +94,9 @@ export interface Settings {
   readonly http?: HttpAddress | undefined;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
+
+/** Where the daemon listens for the CNI shim. */
+export const socketPath = (runDir: string): string => join(runDir, 'vtepd.sock');
 
 /** The VXLAN device's name: `vtep.<VNI>` unless `--device` says otherwise. */
 export const deviceName = (overlay: OverlaySettings, vni: number): string => overlay.device ?? `vtep.${vni}`;

@@ -1,6 +1,7 @@
 /** The commands as an operator runs them: processes of their own. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -182,6 +183,27 @@ describe('cli: vtepd', () => {
       listener.close();
       await once(listener, 'close');
     }
+  });
+
+  it('installs, prints and removes the CNI plugin and its configuration', async function () {
+    if (!existsSync(join(packageRoot, 'build/vtepd-cni'))) {
+      console.log('      lacks build/vtepd-cni: run make build');
+      this.skip();
+    }
+    const [confDir, binDir] = [join(folder, 'net.d'), join(folder, 'bin')];
+    const options = ['--cni-conf-dir', confDir, '--cni-bin-dir', binDir, '--run-dir', folder];
+    const printed = await vtepd(['cni', 'print', ...options]);
+    expect(JSON.parse(printed.out).plugins[0]).to.include({
+      type: 'vtepd-cni',
+      socket: join(folder, 'vtepd.sock'),
+    });
+    const installed = await vtepd(['cni', 'install', '--json', ...options]);
+    const paths: string[] = JSON.parse(installed.out).installed;
+    expect(await readFile(paths[1] ?? '', 'utf8')).to.equal(printed.out);
+    const removed = await vtepd(['cni', 'remove', '--json', ...options]);
+    expect(JSON.parse(removed.out).removed).to.have.members(paths);
+    expect((await vtepd(['cni', 'remove', ...options])).out).to.equal('There was nothing of ours.\n');
+    expect(await vtepd(['cni', 'instal'])).to.include({ code: 2 });
   });
 
   it('ends quietly when nobody reads on', async () => {
