@@ -227,3 +227,26 @@ function defaultLength(family: Family, network: Subnet): number {
   const standard = FAMILY_RULES[family].defaultLength;
   return network.prefixLength <= standard - 2 ? standard : network.prefixLength + 2;
 }
+
+/** The stored form of a network configuration: parses to the same. */
+export function encodeNetworkConfig(config: NetworkConfig): string {
+  const { ipv4, ipv6 } = config.networks;
+  const { type, vni, port, directRouting, mtuBytes } = config.backend;
+  return JSON.stringify({
+    EnableIPv4: ipv4 !== undefined,
+    EnableIPv6: ipv6 !== undefined,
+    ...(ipv4 && {
+      Network: formatSubnet(ipv4.network),
+      SubnetLen: ipv4.subnetLength,
+      SubnetMin: ipv4.subnetMin,
+      SubnetMax: ipv4.subnetMax,
+    }),
+    ...(ipv6 && {
+      IPv6Network: formatSubnet(ipv6.network),
+      IPv6SubnetLen: ipv6.subnetLength,
+      IPv6SubnetMin: ipv6.subnetMin,
+      IPv6SubnetMax: ipv6.subnetMax,
+    }),
+    Backend: { Type: type, VNI: vni, Port: port, DirectRouting: directRouting, MTU: mtuBytes },
+  });
+}

@@ -64,6 +64,8 @@ export interface WantedEntries {
   readonly fdb: ReadonlyMap<Mac, Address>;
   /** By the subnet's text. */
   readonly routes: ReadonlyMap<string, PeerPath>;
+  /** The peers' public addresses, with how many paths lead to each. */
+  readonly remotes: ReadonlyMap<Address, number>;
 }
 
 /** Hears of every entry that may have changed, by its key in WantedEntries. */
@@ -71,12 +73,14 @@ export interface EntryObserver {
   neighbour(family: Family, gateway: Address): void;
   fdb(family: Family, mac: Mac): void;
   route(family: Family, subnet: string): void;
+  remote(family: Family, remote: Address): void;
 }
 
 class FamilyEntries implements WantedEntries {
   readonly neighbours = new Map<Address, Mac>();
   readonly fdb = new Map<Mac, Address>();
   readonly routes = new Map<string, PeerPath>();
+  readonly remotes = new Map<Address, number>();
   /** Leases that share a MAC, which is right while they name one public address. */
   readonly macHolders = new Map<Mac, Set<string>>();
   /** Accepted subnets by prefix length, then text: overlap is one look-up a length in use. */
@@ -140,8 +144,9 @@ export class PeerTable {
     }
     // The new entries are in place before the old ones go: what both need is never taken away.
     this.peers.set(lease.key, { key: lease.key, paths });
-    for (const path of paths) this.#add(lease.key, path);
-    for (const path of earlier?.paths ?? []) {
+    const before = earlier?.paths ?? [];
+    for (const path of paths) if (!before.some((known) => samePath(known, path))) this.#add(lease.key, path);
+    for (const path of before) {
       if (!paths.some((kept) => samePath(kept, path))) this.#remove(lease.key, path, paths);
     }
     if (earlier !== undefined) this.#unblock(lease.key);
@@ -182,6 +187,7 @@ export class PeerTable {
     entries.neighbours.set(path.gateway, path.mac);
     entries.fdb.set(path.mac, path.remote);
     entries.routes.set(subnet, path);
+    entries.remotes.set(path.remote, (entries.remotes.get(path.remote) ?? 0) + 1);
     setOf(entries.macHolders, path.mac).add(key);
     mapOf(entries.subnets, path.subnet.prefixLength).set(subnet, key);
     this.#announce(path);
@@ -207,6 +213,9 @@ export class PeerTable {
         entries.fdb.delete(path.mac);
       }
     }
+    const others = (entries.remotes.get(path.remote) ?? 0) - 1;
+    if (others > 0) entries.remotes.set(path.remote, others);
+    else entries.remotes.delete(path.remote);
     this.#announce(path);
   }
 
@@ -214,6 +223,7 @@ export class PeerTable {
     this.#observer.neighbour(path.family, path.gateway);
     this.#observer.fdb(path.family, path.mac);
     this.#observer.route(path.family, formatSubnet(path.subnet));
+    this.#observer.remote(path.family, path.remote);
   }
 
   /** What is wrong with a lease by itself; undefined: nothing. */

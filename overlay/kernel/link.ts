@@ -35,6 +35,7 @@ const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
+const IFLA_IFALIAS = 20;
 const IFLA_GROUP = 27;
 const IFLA_NET_NS_FD = 28;
 
@@ -71,6 +72,8 @@ export interface Link {
   /** The other side is there too: a cable, a raised peer. */
   readonly carrier: boolean;
   readonly loopback: boolean;
+  /** Free text; how a device of an earlier run is known to be ours. */
+  readonly alias: string | undefined;
   /** Index of the bridge whose port it is. */
   readonly master: number | undefined;
   readonly group: number;
@@ -118,6 +121,7 @@ export function readLink(message: NetlinkMessage): Link | undefined {
     up: (flags & IFF_UP) !== 0,
     carrier: (flags & IFF_LOWER_UP) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,
+    alias: readText(found[IFLA_IFALIAS]),
     master: readU32(found[IFLA_MASTER]),
     group: readU32(found[IFLA_GROUP]) ?? 0,
     hairpin: readU8(attributes(info[IFLA_INFO_SLAVE_DATA] ?? Buffer.alloc(0))[IFLA_BRPORT_MODE]) === 1,
@@ -257,9 +261,10 @@ export interface LinkSettings {
   /** Index of the bridge; 0 leaves it. */
   readonly master?: number | undefined;
   readonly group?: number | undefined;
+  readonly alias?: string | undefined;
 }
 
-/** `ip link set INDEX [up|down] [mtu N] [address MAC] [master INDEX|nomaster] [group N]` */
+/** `ip link set INDEX [up|down] [mtu N] [address MAC] [master INDEX|nomaster] [group N] [alias TEXT]` */
 export function setLink(index: number, settings: LinkSettings): NetlinkRequest {
   return {
     type: RTM_NEWLINK,
@@ -270,6 +275,7 @@ export function setLink(index: number, settings: LinkSettings): NetlinkRequest {
       if (settings.mac !== undefined) w.attribute(IFLA_ADDRESS, macBytes(settings.mac));
       if (settings.master !== undefined) w.attributeU32(IFLA_MASTER, settings.master);
       if (settings.group !== undefined) w.attributeU32(IFLA_GROUP, settings.group);
+      if (settings.alias !== undefined) w.attributeText(IFLA_IFALIAS, settings.alias);
     },
   };
 }

@@ -96,6 +96,17 @@ export function listRoutes(netlink: NetlinkSocket, family: Family, protocol?: nu
   return netlink.dump({ type: RTM_GETROUTE, flags: 0, write }, wanted, `list ${family} routes`);
 }
 
+/** `ip route show default table main`; other routes are passed over undecoded, however many there are. */
+export function listDefaultRoutes(netlink: NetlinkSocket, family: Family): Route[] {
+  const wanted = (message: NetlinkMessage): Route | undefined => {
+    if (message.body[1] !== 0) return undefined;
+    const route = readRoute(message);
+    return route?.unicast === true && route.table === RT_TABLE_MAIN ? route : undefined;
+  };
+  const write = (w: MessageWriter): void => routeHeader(w, family, 0, 0, 0, 0, 0);
+  return netlink.dump({ type: RTM_GETROUTE, flags: 0, write }, wanted, `list ${family} default routes`);
+}
+
 /** `ip route get ADDRESS`: the interface and source address the kernel would use. @throws NetlinkError */
 export function lookUpRoute(netlink: NetlinkSocket, address: Address): Route | undefined {
   const family = familyOf(address);

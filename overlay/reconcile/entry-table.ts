@@ -25,36 +25,37 @@ export interface EntryChange {
   /** Undefined: the entry goes. */
   readonly value: string | undefined;
   readonly before: string | undefined;
+  /** The kernel departed from what was wanted, rather than the wish from what the kernel holds. */
+  readonly repair: boolean;
 }
 
 export class EntryTable {
   readonly kind: EntryKind;
+  #seen = false;
   readonly observed = new Map<string, string>();
-  readonly #dirty = new Set<string>();
+  /** By key: whether it is a repair. */
+  readonly #dirty = new Map<string, boolean>();
 
   constructor(kind: EntryKind) {
     this.kind = kind;
   }
 
-  get programmed(): number {
-    return this.observed.size;
-  }
-
+  /** The wish for this key changed. */
   markDirty(key: string): void {
-    this.#dirty.add(key);
+    this.#dirty.set(key, false);
   }
 
   get isDirty(): boolean {
     return this.#dirty.size > 0;
   }
 
-  /** A dump: everything the kernel holds of this kind. */
+  /** A dump: everything the kernel holds of this kind. The first one of a table finds nothing to repair. */
   replaceObserved(entries: Iterable<readonly [string, string]>): void {
     this.observed.clear();
     for (const [key, value] of entries) this.observed.set(key, value);
-    this.#dirty.clear();
-    for (const key of this.observed.keys()) if (this.#differs(key)) this.#dirty.add(key);
-    for (const key of this.kind.wantedKeys()) if (!this.observed.has(key)) this.#dirty.add(key);
+    for (const key of this.observed.keys()) if (this.#differs(key)) this.#found(key);
+    for (const key of this.kind.wantedKeys()) if (!this.observed.has(key)) this.#found(key);
+    this.#seen = true;
   }
 
   /** An announcement. @returns whether the kernel now differs from what is wanted */
@@ -62,18 +63,18 @@ export class EntryTable {
     if (value === undefined) this.observed.delete(key);
     else this.observed.set(key, value);
     if (!this.#differs(key)) return false;
-    this.#dirty.add(key);
+    this.#found(key);
     return true;
   }
 
   /** The differences; the keys stay dirty until `done`. */
   changes(): EntryChange[] {
     const changes: EntryChange[] = [];
-    for (const key of this.#dirty) {
+    for (const [key, repair] of this.#dirty) {
       const value = this.kind.wanted(key);
       const before = this.observed.get(key);
       if (value === before) this.#dirty.delete(key);
-      else changes.push({ table: this, key, value, before });
+      else changes.push({ table: this, key, value, before, repair });
     }
     return changes;
   }
@@ -83,6 +84,10 @@ export class EntryTable {
     if (value === undefined) this.observed.delete(key);
     else this.observed.set(key, value);
     if (!this.#differs(key)) this.#dirty.delete(key);
+  }
+
+  #found(key: string): void {
+    if (!this.#dirty.has(key)) this.#dirty.set(key, this.#seen);
   }
 
   #differs(key: string): boolean {

@@ -72,6 +72,8 @@ export class PeerEntries {
   readonly #withNexthops: boolean;
   readonly #idOfGateway = new Map<Address, number>();
   readonly #gatewayOfId = new Map<number, Address>();
+  /** The subnet whose route names the nexthop object. */
+  readonly #subnetOfId = new Map<number, string>();
   readonly #foreignIds = new Set<number>();
   #nextId: number;
 
@@ -181,11 +183,12 @@ export class PeerEntries {
     const differs = this.nexthops.announced(key, gone ? undefined : this.#nexthopValue(nexthop));
     if (!gone) return differs;
     // The kernel took its routes along without a word.
-    const route = `nhid ${nexthop.id}`;
-    for (const [subnet, value] of this.routes.observed) {
-      if (value === route && this.routes.announced(subnet, undefined)) return true;
-    }
-    return differs;
+    const subnet = this.#subnetOfId.get(nexthop.id);
+    const routeDiffers =
+      subnet !== undefined &&
+      this.routes.observed.get(subnet) === `nhid ${nexthop.id}` &&
+      this.routes.announced(subnet, undefined);
+    return differs || routeDiffers;
   }
 
   #routeAnnounced(message: NetlinkMessage): boolean {
@@ -272,7 +275,10 @@ export class PeerEntries {
   }
 
   #wantedRoute(path: PeerPath): string {
-    return this.#withNexthops ? `nhid ${this.#idFor(path.gateway)}` : `via ${path.gateway}`;
+    if (!this.#withNexthops) return `via ${path.gateway}`;
+    const id = this.#idFor(path.gateway);
+    this.#subnetOfId.set(id, formatSubnet(path.subnet));
+    return `nhid ${id}`;
   }
 
   #routeValue(route: Route): string {

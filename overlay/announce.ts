@@ -1,0 +1,67 @@
+/**
+ * What others wait for: subnet.env, and the CNI configuration where the daemon installs it. Written when pods
+ * first work, never before, and again when it has something new to say.
+ */
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { installCni } from '../cni-shim/install.ts';
+import type { Settings } from './config/settings.ts';
+import type { WantedOverlay } from './desired/overlay.ts';
+import { writeFileAtomically } from './kernel/files.ts';
+import type { Log } from './ops/log.ts';
+import { subnetFileText } from './ops/subnet-file.ts';
+
+export class ReadyAnnouncer {
+  readonly #settings: Settings;
+  readonly #shimPath: string;
+  readonly #log: Log;
+  #text: string | undefined;
+  #installing: Promise<void> | undefined;
+
+  /** @param shimPath the CNI plugin as it was built */
+  constructor(settings: Settings, shimPath: string, log: Log) {
+    this.#settings = settings;
+    this.#shimPath = shimPath;
+    this.#log = log;
+  }
+
+  /** Pods work, with this network. What cannot be written is logged, and tried again at the next call. */
+  ready(wanted: WantedOverlay): void {
+    const { files, overlay } = this.#settings;
+    const text = subnetFileText(wanted, overlay.masquerade);
+    if (text === this.#text) return;
+    try {
+      mkdirSync(dirname(files.subnetFile), { recursive: true });
+      writeFileAtomically(files.subnetFile, text, 0o644);
+    } catch (error) {
+      this.#log.error('the subnet file cannot be written', { path: files.subnetFile, error });
+      return;
+    }
+    if (this.#text === undefined) this.#log.info('ready: pods can be attached', { subnet: wanted.lease.key });
+    this.#text = text;
+    this.#installing ??= this.#install(wanted.bridge.name).catch((error: unknown) => {
+      this.#installing = undefined;
+      this.#text = undefined;
+      this.#log.error('the CNI plugin cannot be installed', { error });
+    });
+  }
+
+  /** Resolves when an installation under way is over. */
+  async close(): Promise<void> {
+    await this.#installing;
+  }
+
+  async #install(bridge: string): Promise<void> {
+    const { cni, files } = this.#settings;
+    if (cni.confDir === undefined) return;
+    const { confDir, binDir } = cni;
+    const paths = await installCni({
+      confDir,
+      binDir,
+      shimPath: this.#shimPath,
+      socketPath: files.socket,
+      bridge,
+    });
+    this.#log.info('installed the CNI plugin', { path: paths.join(' ') });
+  }
+}

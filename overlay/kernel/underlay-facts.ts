@@ -1,0 +1,69 @@
+/** What chooseUnderlay needs to know of this node, read from the kernel. */
+import type { Address, Family } from '../../store/address.ts';
+import type { UnderlayFacts, UnderlayWishes } from '../desired/underlay.ts';
+import { listAddresses } from './address.ts';
+import { listLinks, readLink } from './link.ts';
+import type { NetlinkMessage } from './netlink-message.ts';
+import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
+import { listDefaultRoutes, lookUpRoute } from './route.ts';
+import {
+  ROUTE_PROTOCOL,
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_DELROUTE,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  RTM_NEWROUTE,
+} from './rtnetlink.ts';
+
+const FAMILIES: readonly Family[] = ['ipv4', 'ipv6'];
+
+/** @param own names of our own devices, which are never the underlay */
+export function readUnderlayFacts(
+  netlink: NetlinkSocket,
+  wishes: UnderlayWishes,
+  own: (name: string) => boolean,
+): UnderlayFacts {
+  const links = listLinks(netlink).filter((link) => !link.loopback && !own(link.name));
+  const indexes = new Set(links.map(({ index }) => index));
+  const addresses = listAddresses(netlink).filter(({ linkIndex }) => indexes.has(linkIndex));
+  const defaultRoutes = FAMILIES.flatMap((family) =>
+    listDefaultRoutes(netlink, family)
+      .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+      .flatMap(({ linkIndex }) => (linkIndex === undefined ? [] : [{ family, linkIndex }])),
+  );
+  return { links, addresses, defaultRoutes, reaching: reaching(netlink, wishes.canReach) };
+}
+
+function reaching(netlink: NetlinkSocket, address: Address | undefined): UnderlayFacts['reaching'] {
+  if (address === undefined) return undefined;
+  try {
+    const route = lookUpRoute(netlink, address);
+    if (route?.linkIndex === undefined) return undefined;
+    return { linkIndex: route.linkIndex, source: route.preferredSource };
+  } catch (error) {
+    // ENETUNREACH, EHOSTUNREACH: there is no way yet.
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
+  }
+}
+
+/** Whether an announcement may change the choice of the underlay: links, addresses, routes of others. */
+export function concernsUnderlay(message: NetlinkMessage, own: (name: string) => boolean): boolean {
+  switch (message.type) {
+    case RTM_NEWLINK:
+    case RTM_DELLINK: {
+      const link = readLink(message);
+      return link !== undefined && !own(link.name);
+    }
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+      return true;
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE:
+      // Of our own there may be thousands.
+      return message.body[5] !== ROUTE_PROTOCOL;
+    default:
+      return false;
+  }
+}

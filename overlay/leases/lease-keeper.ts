@@ -1,0 +1,195 @@
+/**
+ * Holds this node's lease: claims it, keeps it alive well before it expires, rewrites it when our attributes
+ * change, and claims again when it is lost.
+ *
+ *     CLAIM --held--> HOLD --due, woken or changed--> RENEW --ok--> HOLD
+ *       ^ |                                            | |
+ *       | '-- failed: wait (backoff), CLAIM            | '-- failed: wait (backoff), RENEW
+ *       '------------- lost: expired or taken ---------'
+ *
+ * The store is told once for each step and tries once; waiting and trying again is done here, and an abort
+ * ends every wait. A lease that is another's now is never renewed or deleted: the store sees to that.
+ */
+import { sameSubnet } from '../../store/address.ts';
+import { Backoff, type Sleep } from '../../store/backoff.ts';
+import { LeaseLostError } from '../../store/errors.ts';
+import { type LeaseAttributes, type NetworkConfig, sameAttributes } from '../../store/lease.ts';
+import type { HeldLease, LeaseStore, RememberedLease } from '../../store/lease-store.ts';
+import type { Random } from '../../store/subnet-choice.ts';
+import type { Log } from '../ops/log.ts';
+import type { LeaseOperation } from '../ops/metrics.ts';
+
+export interface KeeperOptions {
+  readonly store: LeaseStore;
+  readonly ttlMs: number;
+  /** The lease is renewed at the latest this long before its end. */
+  readonly renewMarginMs: number;
+  readonly random: Random;
+  readonly sleep: Sleep;
+  readonly log: Log;
+  /** The lease is held, again or with other attributes. */
+  readonly onHeld: (held: HeldLease) => void;
+  readonly onFailure: (operation: LeaseOperation, error: Error) => void;
+}
+
+const BACKOFF = { minMs: 200, maxMs: 15_000 };
+/** A third of the time to live: two renewals may fail before anything is in danger. */
+const RENEWALS_A_LIFE = 3;
+/** setTimeout takes no longer wait than 24 days, and no lease is hurt by being renewed sooner. */
+const LONGEST_WAIT_MS = 12 * 3_600_000;
+
+export class LeaseKeeper {
+  readonly #options: KeeperOptions;
+  /** Set before anything is claimed. */
+  #attributes: LeaseAttributes | undefined;
+  #held: HeldLease | undefined;
+  #failure: Error | undefined;
+  #wake = new AbortController();
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  get held(): HeldLease | undefined {
+    return this.#held;
+  }
+
+  /** Why the lease could not be claimed or renewed, while that is so. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** Our public address or VTEP changed: the lease follows. */
+  setAttributes(attributes: LeaseAttributes): void {
+    if (this.#attributes !== undefined && sameAttributes(attributes, this.#attributes)) return;
+    this.#attributes = attributes;
+    this.checkNow();
+  }
+
+  /** The stored lease is not what it should be, or the store is back: look at once. */
+  checkNow(): void {
+    this.#wake.abort();
+  }
+
+  /** Runs until the signal aborts. What goes wrong is reported and tried again; nothing is thrown. */
+  async run(
+    network: NetworkConfig,
+    attributes: LeaseAttributes,
+    remembered: RememberedLease | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.#attributes = attributes;
+    let last = remembered;
+    while (!signal.aborted) {
+      const held = await this.#claim(network, last, signal);
+      if (held === undefined) return;
+      last = await this.#hold(held, signal);
+    }
+  }
+
+  /** Gives the lease back. @throws StoreError */
+  async release(signal: AbortSignal): Promise<void> {
+    if (this.#held !== undefined) await this.#options.store.release(this.#held, signal);
+    this.#held = undefined;
+  }
+
+  async #claim(
+    network: NetworkConfig,
+    remembered: RememberedLease | undefined,
+    signal: AbortSignal,
+  ): Promise<HeldLease | undefined> {
+    const { store, ttlMs } = this.#options;
+    return this.#untilDone('claim', signal, () =>
+      store.claim({ network, attributes: this.#wantedAttributes(), remembered, ttlMs }, signal),
+    );
+  }
+
+  /** Keeps a lease until it is lost or the signal aborts. @returns what to ask for in its place */
+  async #hold(first: HeldLease, signal: AbortSignal): Promise<RememberedLease> {
+    let held: HeldLease | undefined = first;
+    this.#take(first, undefined);
+    for (;;) {
+      const current: HeldLease = held;
+      await this.#untilDue(current, signal);
+      if (signal.aborted) return current.lease;
+      held = await this.#untilDone('renew', signal, () =>
+        this.#options.store.renew(current, this.#wantedAttributes(), signal),
+      );
+      if (held === undefined) {
+        if (!signal.aborted) this.#held = undefined;
+        return current.lease;
+      }
+      this.#take(held, current);
+    }
+  }
+
+  #take(held: HeldLease, before: HeldLease | undefined): void {
+    this.#held = held;
+    const same =
+      before !== undefined &&
+      sameAttributes(before.lease.attributes, held.lease.attributes) &&
+      sameSubnets(before, held);
+    if (!same) this.#options.onHeld(held);
+  }
+
+  /** @returns undefined after an abort, and when the lease is lost */
+  async #untilDone(
+    operation: 'claim' | 'renew',
+    signal: AbortSignal,
+    attempt: () => Promise<HeldLease>,
+  ): Promise<HeldLease | undefined> {
+    const { log, onFailure, random } = this.#options;
+    const backoff = new Backoff({ ...BACKOFF, random });
+    while (!signal.aborted) {
+      try {
+        const held = await attempt();
+        if (this.#failure !== undefined) log.info('the lease is held again', { subnet: held.lease.key });
+        this.#failure = undefined;
+        return held;
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        const failure = error instanceof Error ? error : new Error(String(error));
+        onFailure(operation, failure);
+        if (failure instanceof LeaseLostError) {
+          log.error('this node lost its lease; claiming again', { error: failure });
+          return undefined;
+        }
+        // Said once, not at every attempt.
+        if (this.#failure?.message !== failure.message) {
+          log.error(`cannot ${operation} the lease; trying again`, { error: failure });
+        }
+        this.#failure = failure;
+        await this.#waitOrWake(backoff.next(), signal);
+      }
+    }
+    return undefined;
+  }
+
+  #wantedAttributes(): LeaseAttributes {
+    if (this.#attributes === undefined) throw new Error('a lease was kept before it was known what to write');
+    return this.#attributes;
+  }
+
+  async #untilDue(held: HeldLease, signal: AbortSignal): Promise<void> {
+    if (!sameAttributes(held.lease.attributes, this.#wantedAttributes())) return;
+    const { renewMarginMs } = this.#options;
+    const latestMs = Math.max(held.ttlMs - renewMarginMs, held.ttlMs / 2);
+    await this.#waitOrWake(Math.min(held.ttlMs / RENEWALS_A_LIFE, latestMs, LONGEST_WAIT_MS), signal);
+  }
+
+  async #waitOrWake(ms: number, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#options.sleep(ms, AbortSignal.any([signal, this.#wake.signal]));
+    } catch {
+      // Woken, or aborted: the caller looks at its signal.
+    }
+    if (this.#wake.signal.aborted) this.#wake = new AbortController();
+  }
+}
+
+function sameSubnets(a: HeldLease, b: HeldLease): boolean {
+  return (['ipv4', 'ipv6'] as const).every((family) => {
+    const [x, y] = [a.lease.subnets[family], b.lease.subnets[family]];
+    return x === undefined || y === undefined ? x === y : sameSubnet(x, y);
+  });
+}

@@ -1,0 +1,190 @@
+/**
+ * The composition root. Above the banner the configuration is read and checked; below it the machine is
+ * touched: every part is made once, gets all it needs, and is closed in reverse order.
+ */
+import { randomFillSync } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { AttachmentRegistry } from '../cni-shim/registry.ts';
+import { createCniServer } from '../cni-shim/server.ts';
+import { delay } from '../store/backoff.ts';
+import { ReadyAnnouncer } from './announce.ts';
+import type { Settings } from './config/settings.ts';
+import { POD_INTERFACE_PREFIX, type PodNetwork, type Readiness } from './desired/pods.ts';
+import { Firewall } from './kernel/firewall.ts';
+import { KernelMonitor } from './kernel/monitor.ts';
+import { NetlinkSocket } from './kernel/netlink-socket.ts';
+import { NftablesUnavailableError } from './kernel/nftables.ts';
+import { listNexthops } from './kernel/route.ts';
+import { concernsUnderlay, readUnderlayFacts } from './kernel/underlay-facts.ts';
+import { NodeMemory } from './leases/node-memory.ts';
+import { openStore, storeIdentity } from './leases/open-store.ts';
+import { SnapshotCache } from './leases/snapshot-cache.ts';
+import { OverlayNode } from './node.ts';
+import { serveHttp } from './ops/http.ts';
+import type { Log } from './ops/log.ts';
+import { createMetrics } from './ops/metrics.ts';
+import { packageRoot, packageVersion } from './ops/package.ts';
+import { FirewallPass } from './reconcile/firewall-pass.ts';
+import { Reconciler } from './reconcile/reconciler.ts';
+import { statusReport, updateGauges } from './report.ts';
+
+/** Runs the daemon until the signal aborts. The data path and, unless told otherwise, the lease stay. */
+export async function startDaemon(settings: Settings, log: Log, signal: AbortSignal): Promise<void> {
+  const startedAt = new Date();
+  const { stateDir, runDir, socket } = settings.files;
+  const { overlay } = settings;
+  const monotonic = (): number => performance.now();
+  const isOwnDevice = (name: string): boolean =>
+    [overlay.bridge, overlay.device].includes(name) ||
+    ['vtep.', POD_INTERFACE_PREFIX].some((prefix) => name.startsWith(prefix));
+  log.info('vtepd starts', { node: settings.nodeName, version: packageVersion, store: settings.store.kind });
+
+  // ------------------------------------------------------------------- from here on the machine is touched
+
+  const opened: (() => unknown)[] = [];
+  const owned = <T>(part: T, close: (part: T) => unknown): T => {
+    opened.push(() => close(part));
+    return part;
+  };
+  try {
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    mkdirSync(runDir, { recursive: true, mode: 0o755 });
+    const metrics = createMetrics();
+    // Its lock keeps a second daemon off this state directory, so it comes before everything that is written.
+    const registry = owned(AttachmentRegistry.open({ stateDir, log }), (part) => part.close());
+    const memory = new NodeMemory(stateDir, randomFillSync, log);
+    const store = owned(await openStore(settings.store), (part) => part.close());
+    const cache = new SnapshotCache(stateDir, storeIdentity(settings.store), log);
+    const netlink = owned(NetlinkSocket.open(), (part) => part.close());
+    const firewall = owned(openFirewall(settings, log), (part) => part?.close());
+    const shimPath = join(packageRoot, 'build', 'vtepd-cni');
+    const announcer = owned(new ReadyAnnouncer(settings, shimPath, log), (part) => part.close());
+
+    const reconciler: Reconciler = owned(
+      new Reconciler({
+        netlink,
+        firewall: new FirewallPass(firewall, overlay),
+        pods: registry,
+        log,
+        metrics,
+        resyncIntervalMs: overlay.resyncIntervalMs,
+        withNexthops: listNexthops(netlink) !== undefined,
+        onPass() {
+          const { wanted } = reconciler;
+          const ready = readiness().ready;
+          metrics.ready(ready);
+          if (ready && wanted !== undefined) announcer.ready(wanted);
+        },
+      }),
+      (part) => part.close(),
+    );
+    const node = new OverlayNode({
+      settings,
+      log,
+      metrics,
+      store,
+      memory,
+      cache,
+      reconciler,
+      readUnderlay: () => readUnderlayFacts(netlink, settings.underlay, isOwnDevice),
+      clock: monotonic,
+      sleep: delay,
+      random: Math.random,
+    });
+    owned(
+      new KernelMonitor({
+        routing(message) {
+          reconciler.announced(message);
+          if (concernsUnderlay(message, isOwnDevice)) node.underlayAnnounced();
+        },
+        netfilter(message) {
+          if (firewall?.concerns(message) === true) reconciler.firewallAnnounced();
+        },
+        lost() {
+          log.debug('announcements of the kernel were lost; looking at everything');
+          reconciler.lookAgain();
+          node.underlayAnnounced();
+        },
+      }),
+      (part) => part.close(),
+    );
+
+    const readiness = (): Readiness => {
+      if (!node.readiness.ready) return node.readiness;
+      const reason = reconciler.fault;
+      return reason === undefined ? { ready: true } : { ready: false, reason };
+    };
+    const podNetwork: PodNetwork = {
+      readiness,
+      facts: () => reconciler.podFacts(),
+      settlePods: () => reconciler.settlePods(),
+    };
+    owned(
+      await createCniServer({
+        socketPath: socket,
+        network: podNetwork,
+        registry,
+        log,
+        now: monotonic,
+        observer: {
+          onVerb: ({ verb, result, code, durationMs }) => {
+            if (verb === 'unknown') return;
+            metrics.verb({ verb, result: result === 'success' ? 'ok' : String(code), durationMs });
+          },
+        },
+      }),
+      (part) => part.close(),
+    );
+
+    const sources = {
+      nodeName: settings.nodeName,
+      startedAt,
+      storeKind: store.kind,
+      node,
+      reconciler,
+      registry,
+      readiness,
+    };
+    if (settings.http !== undefined) {
+      const http = await serveHttp(
+        settings.http,
+        {
+          health: () => ({ healthy: true }),
+          readiness,
+          status: () => statusReport(sources),
+          metrics() {
+            updateGauges(sources, metrics);
+            return metrics.text();
+          },
+          metricsType: metrics.contentType,
+        },
+        log,
+        signal,
+      );
+      owned(http, (part) => part.close());
+    }
+    await node.run(signal);
+  } finally {
+    for (const close of opened.toReversed()) {
+      try {
+        await close();
+      } catch (error) {
+        log.error('a part of the daemon did not close cleanly', { error });
+      }
+    }
+    log.info('vtepd ended');
+  }
+}
+
+/** Without nftables the daemon works when everything that needs it is switched off. */
+function openFirewall({ overlay }: Settings, log: Log): Firewall | undefined {
+  try {
+    return Firewall.open();
+  } catch (error) {
+    if (!(error instanceof NftablesUnavailableError)) throw error;
+    if (overlay.masquerade || overlay.peerFilter || overlay.podFilter) throw error;
+    log.warn('nftables cannot be used; there is no masquerading and no filter, as configured', { error });
+    return undefined;
+  }
+}

@@ -1,0 +1,318 @@
+/**
+ * The devices of the overlay: vxlan, bridge, their addresses and settings, and the pods' ports. One call
+ * brings them from whatever there is to what is wanted, and says what it had to change.
+ *
+ * A device that is right is kept, with its traffic; a wrong one is replaced, and its entries are then
+ * programmed anew by the caller, who sees the new index. Ours are known by name, and, when the name has
+ * changed since an earlier run, by their alias.
+ */
+import { type Address, type Family, subnetContains } from '../../store/address.ts';
+import {
+  type WantedBridge,
+  type WantedOverlay,
+  type WantedVxlan,
+  wantedSysctls,
+} from '../desired/overlay.ts';
+import type { PodPort } from '../desired/pods.ts';
+import { addAddress, deleteAddress, listAddresses } from '../kernel/address.ts';
+import {
+  addBridge,
+  addVxlan,
+  deleteLink,
+  findLink,
+  type Link,
+  type LinkSettings,
+  listLinks,
+  setHairpin,
+  setLink,
+  setVxlanLocal,
+} from '../kernel/link.ts';
+import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts';
+import { executeSlowly } from '../kernel/slow-netlink.ts';
+import { readSysctl, writeSysctl } from '../kernel/sysctl.ts';
+
+/** On every device of ours: `ip link show` prints it, and a device of an earlier run is known by it. */
+export const LINK_ALIAS = 'vtepd';
+
+/** A device has our name but is not ours to change, or another one is in the way of ours. */
+export class DeviceConflictError extends Error {
+  override readonly name = 'DeviceConflictError';
+  readonly code = 'VTEPD_DEVICE_CONFLICT';
+  readonly retryable = true;
+}
+
+/** Hears of each change: `link`, `address`, `sysctl`, `port`, and what was done. */
+export type ChangeListener = (kind: 'link' | 'address' | 'sysctl' | 'port', what: string) => void;
+
+export interface DeviceIndexes {
+  readonly vxlan: Readonly<Partial<Record<Family, number>>>;
+  readonly bridge: number;
+}
+
+/** @throws DeviceConflictError, NetlinkError */
+export async function settleDevices(
+  netlink: NetlinkSocket,
+  wanted: WantedOverlay,
+  ports: readonly PodPort[],
+  changed: ChangeListener,
+): Promise<DeviceIndexes> {
+  const links = new Map(listLinks(netlink).map((link) => [link.name, link] as const));
+  await removeStaleDevices(netlink, wanted, links, changed);
+  const bridge = await settleBridge(netlink, wanted.bridge, links.get(wanted.bridge.name), changed);
+  const vxlan: Partial<Record<Family, number>> = {};
+  for (const family of wanted.families) {
+    const device = wanted.vxlan[family];
+    if (device === undefined) continue;
+    vxlan[family] = await settleVxlan(netlink, device, links, changed);
+  }
+  settleSysctls(wanted, changed);
+  settleAddresses(netlink, wanted, { vxlan, bridge }, changed);
+  for (const family of wanted.families)
+    raise(netlink, links, vxlan[family], wanted.vxlan[family]?.name, changed);
+  raise(netlink, links, bridge, wanted.bridge.name, changed);
+  settlePorts(netlink, bridge, ports, links, changed);
+  return { vxlan, bridge };
+}
+
+/** Whether an announced link is one of ours and not as it should be. */
+export function linkNeedsRepair(link: Link, wanted: WantedOverlay, bridgeIndex: number | undefined): boolean {
+  if (link.name === wanted.bridge.name) {
+    return (
+      link.index !== bridgeIndex || !link.up || Object.keys(bridgeDifferences(wanted.bridge, link)).length > 0
+    );
+  }
+  for (const family of wanted.families) {
+    const device = wanted.vxlan[family];
+    if (link.name === device?.name) {
+      return !link.up || vxlanFault(device, link) !== undefined || link.mtuBytes !== device.mtuBytes;
+    }
+  }
+  return false;
+}
+
+export const portNeedsRepair = (link: Link, port: PodPort, bridgeIndex: number | undefined): boolean =>
+  link.master !== bridgeIndex || !link.up || link.hairpin !== port.hairpin;
+
+async function settleVxlan(
+  netlink: NetlinkSocket,
+  wanted: WantedVxlan,
+  links: Map<string, Link>,
+  changed: ChangeListener,
+): Promise<number> {
+  let link = links.get(wanted.name);
+  if (link !== undefined && link.kind !== 'vxlan') {
+    throw new DeviceConflictError(
+      `${wanted.name} is a ${link.kind ?? 'hardware'} device: name another with --device, or remove it`,
+    );
+  }
+  if (link !== undefined && vxlanFault(wanted, link) === 'local') {
+    const failures = netlink.execute(
+      [setVxlanLocal(link.index, wanted.local)],
+      () => 'set the local address',
+    );
+    link = findLink(netlink, wanted.name) ?? link;
+    if (failures.length === 0) changed('link', `${wanted.name} local ${wanted.local}`);
+  }
+  const fault = link === undefined ? 'absence' : vxlanFault(wanted, link);
+  if (link !== undefined && fault !== undefined) {
+    await remove(netlink, link);
+    changed('link', `${wanted.name} removed: wrong ${fault}`);
+    link = undefined;
+  }
+  if (link === undefined) {
+    create(netlink, wanted, links);
+    link = findLink(netlink, wanted.name);
+    if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
+    changed('link', `${wanted.name} created`);
+  }
+  const differences: LinkSettings = {
+    ...(link.mtuBytes === wanted.mtuBytes ? {} : { mtuBytes: wanted.mtuBytes }),
+    ...(link.alias === LINK_ALIAS ? {} : { alias: LINK_ALIAS }),
+  };
+  change(netlink, link, differences, changed);
+  links.set(wanted.name, link);
+  return link.index;
+}
+
+function create(netlink: NetlinkSocket, wanted: WantedVxlan, links: ReadonlyMap<string, Link>): void {
+  try {
+    netlink.request(addVxlan({ ...wanted, learning: false }), `create ${wanted.name}`);
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || error.code !== 'EEXIST') throw error;
+    const rival = [...links.values()].find(
+      ({ vxlan }) => vxlan?.vni === wanted.vni && vxlan.port === wanted.port,
+    );
+    throw new DeviceConflictError(
+      `${wanted.name} cannot be created: ${rival?.name ?? 'another device'} already has VNI ${wanted.vni} on port ` +
+        `${wanted.port}. Remove it (ip link del ${rival?.name ?? '...'}) or give the network another VNI`,
+      { cause: error },
+    );
+  }
+}
+
+/** The parameter that makes a device unfit; undefined: it can stay. */
+function vxlanFault(wanted: WantedVxlan, { vxlan, mac, kind }: Link): string | undefined {
+  if (kind !== 'vxlan' || vxlan === undefined) return 'kind';
+  if (vxlan.vni !== wanted.vni) return 'VNI';
+  if (vxlan.port !== wanted.port) return 'port';
+  if (vxlan.learning) return 'learning';
+  if (mac !== wanted.mac) return 'MAC';
+  return vxlan.local === wanted.local ? undefined : 'local';
+}
+
+async function settleBridge(
+  netlink: NetlinkSocket,
+  wanted: WantedBridge,
+  present: Link | undefined,
+  changed: ChangeListener,
+): Promise<number> {
+  let link = present;
+  if (link !== undefined && link.kind !== 'bridge') {
+    throw new DeviceConflictError(
+      `${wanted.name} is a ${link.kind ?? 'hardware'} device: name another with --bridge, or remove it`,
+    );
+  }
+  if (link === undefined) {
+    netlink.request(addBridge(wanted), `create ${wanted.name}`);
+    link = findLink(netlink, wanted.name);
+    if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
+    changed('link', `${wanted.name} created`);
+    // Said once more: only an MTU that was set, not one it was born with, survives the next port.
+    netlink.request(setLink(link.index, { mtuBytes: wanted.mtuBytes }), `set the MTU of ${wanted.name}`);
+  }
+  change(netlink, link, bridgeDifferences(wanted, link), changed);
+  return link.index;
+}
+
+const bridgeDifferences = (wanted: WantedBridge, link: Link): LinkSettings => ({
+  ...(link.mtuBytes === wanted.mtuBytes ? {} : { mtuBytes: wanted.mtuBytes }),
+  ...(link.mac === wanted.mac ? {} : { mac: wanted.mac }),
+  ...(link.alias === LINK_ALIAS ? {} : { alias: LINK_ALIAS }),
+});
+
+function change(
+  netlink: NetlinkSocket,
+  link: Link,
+  differences: LinkSettings,
+  changed: ChangeListener,
+): void {
+  const names = Object.keys(differences);
+  if (names.length === 0) return;
+  netlink.request(setLink(link.index, differences), `set ${names.join(', ')} of ${link.name}`);
+  // The alias is only a label: nothing that had to be repaired.
+  if (differences.mtuBytes !== undefined) changed('link', `${link.name} mtu ${differences.mtuBytes}`);
+  if (differences.mac !== undefined) changed('link', `${link.name} address ${differences.mac}`);
+}
+
+function raise(
+  netlink: NetlinkSocket,
+  links: ReadonlyMap<string, Link>,
+  index: number | undefined,
+  name: string | undefined,
+  changed: ChangeListener,
+): void {
+  if (index === undefined || name === undefined) return;
+  const known = links.get(name);
+  if (known?.index === index && known.up) return;
+  netlink.request(setLink(index, { up: true }), `raise ${name}`);
+  changed('link', `${name} up`);
+}
+
+function settleAddresses(
+  netlink: NetlinkSocket,
+  wanted: WantedOverlay,
+  indexes: DeviceIndexes,
+  changed: ChangeListener,
+): void {
+  const present = listAddresses(netlink);
+  const place = (
+    device: string,
+    linkIndex: number,
+    family: Family,
+    address: Address,
+    prefixLength: number,
+  ): void => {
+    const network = wanted.network.networks[family]?.network;
+    let stands = false;
+    for (const found of present) {
+      if (found.linkIndex !== linkIndex || found.family !== family) continue;
+      if (found.address === address && found.prefixLength === prefixLength) stands = true;
+      // Of another address in the cluster's network only we can be the author: that of an earlier lease.
+      else if (network !== undefined && subnetContains(network, found.address)) {
+        netlink.request(deleteAddress({ ...found }), `remove ${found.address} from ${device}`);
+        changed('address', `${found.address}/${found.prefixLength} removed from ${device}`);
+      }
+    }
+    if (stands) return;
+    netlink.request(addAddress({ linkIndex, address, prefixLength }), `add ${address} to ${device}`);
+    changed('address', `${address}/${prefixLength} on ${device}`);
+  };
+  for (const family of wanted.families) {
+    const vxlan = wanted.vxlan[family];
+    const index = indexes.vxlan[family];
+    if (vxlan === undefined || index === undefined) continue;
+    place(vxlan.name, index, family, vxlan.address, vxlan.addressBits);
+  }
+  for (const { address, prefixLength } of wanted.bridge.addresses) {
+    const family = address.includes(':') ? 'ipv6' : 'ipv4';
+    place(wanted.bridge.name, indexes.bridge, family, address, prefixLength);
+  }
+}
+
+function settleSysctls(wanted: WantedOverlay, changed: ChangeListener): void {
+  for (const { path, value } of wantedSysctls(wanted)) setSysctl(path, value, changed);
+  // The stricter of `all` and the device's own setting counts, and strict (1) drops what comes from a peer
+  // whose route is not programmed yet; loose (2) on the device wins over both.
+  if (!wanted.families.includes('ipv4') || readSysctl('ipv4/conf/all/rp_filter') === '0') return;
+  for (const device of [wanted.vxlan.ipv4?.name, wanted.bridge.name]) {
+    if (device !== undefined) setSysctl(`ipv4/conf/${device}/rp_filter`, '2', changed);
+  }
+}
+
+function setSysctl(path: string, value: string, changed: ChangeListener): void {
+  const present = readSysctl(path);
+  if (present === undefined || present === value) return;
+  writeSysctl(path, value);
+  changed('sysctl', `net.${path} = ${value}`);
+}
+
+function settlePorts(
+  netlink: NetlinkSocket,
+  bridge: number,
+  ports: readonly PodPort[],
+  links: ReadonlyMap<string, Link>,
+  changed: ChangeListener,
+): void {
+  for (const port of ports) {
+    const link = links.get(port.hostInterface);
+    if (link === undefined || !portNeedsRepair(link, port, bridge)) continue;
+    if (link.master !== bridge || !link.up) {
+      netlink.request(setLink(link.index, { master: bridge, up: true }), `plug ${link.name} in`);
+    }
+    if (link.hairpin !== port.hairpin)
+      netlink.request(setHairpin(link.index, port.hairpin), `hairpin of ${link.name}`);
+    changed('port', `${link.name} on the bridge`);
+  }
+}
+
+/** A device of ours under a name that is not wanted any more: another VNI, --device or --bridge. */
+async function removeStaleDevices(
+  netlink: NetlinkSocket,
+  wanted: WantedOverlay,
+  links: Map<string, Link>,
+  changed: ChangeListener,
+): Promise<void> {
+  const names = new Set([wanted.bridge.name, ...wanted.families.map((family) => wanted.vxlan[family]?.name)]);
+  for (const link of links.values()) {
+    if (link.kind !== 'vxlan' && link.kind !== 'bridge') continue;
+    if (link.alias !== LINK_ALIAS || names.has(link.name)) continue;
+    await remove(netlink, link);
+    links.delete(link.name);
+    changed('link', `${link.name} removed: not wanted any more`);
+  }
+}
+
+async function remove(netlink: NetlinkSocket, link: Link): Promise<void> {
+  const [failure] = await executeSlowly(netlink, [deleteLink(link.index)], () => `remove ${link.name}`);
+  if (failure !== undefined && failure.error.code !== 'ENODEV') throw failure.error;
+}

@@ -1,0 +1,470 @@
+/**
+ * The one loop that programs this node's network. Level-triggered: whatever happens (a lease, a link, a
+ * route, a pod, a timer) only marks what may differ; the loop looks, compares and applies, and does so again
+ * until nothing is marked.
+ *
+ *     leases --> PeerTable --.                                 .--> devices.ts    links, addresses, sysctls
+ *     lease, underlay -------+--> marks --> pass, one at once --+--> Firewall      nftables
+ *     kernel announcements --|      ^                          '--> peer entries  neighbour, FDB, nexthop, route
+ *     resync timer ----------'      '-- what failed, after a backoff
+ *
+ * A change of one lease costs the four entries of that peer. Everything is looked at anew when a device was
+ * made again, when announcements were lost, when the operator's or the lease's facts change, and every
+ * `resyncIntervalMs` for what the kernel announces nowhere.
+ */
+import type { Family } from '../../store/address.ts';
+import type { Lease } from '../../store/lease.ts';
+import { podNetworkFacts, type WantedOverlay } from '../desired/overlay.ts';
+import {
+  type EntryObserver,
+  type Peer,
+  type PeerContext,
+  PeerTable,
+  type SkippedLease,
+} from '../desired/peer-table.ts';
+import type { PodNetworkFacts, PodPort, PodSource } from '../desired/pods.ts';
+import { readLinkAddress } from '../kernel/address.ts';
+import { readLink } from '../kernel/link.ts';
+import type { NetlinkMessage, NetlinkRequest } from '../kernel/netlink-message.ts';
+import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
+import type { Log } from '../ops/log.ts';
+import type { Metrics, PassTrigger } from '../ops/metrics.ts';
+import { type DeviceIndexes, linkNeedsRepair, portNeedsRepair, settleDevices } from './devices.ts';
+import type { EntryChange } from './entry-table.ts';
+import type { FirewallPass } from './firewall-pass.ts';
+import { PeerEntries } from './peer-entries.ts';
+
+export interface ReconcilerOptions {
+  readonly netlink: NetlinkSocket;
+  readonly firewall: FirewallPass;
+  readonly pods: PodSource;
+  readonly log: Log;
+  readonly metrics: Pick<Metrics, 'pass' | 'repair' | 'leaseToKernel'>;
+  readonly resyncIntervalMs: number;
+  /** False on kernels without nexthop objects. */
+  readonly withNexthops: boolean;
+  /** After every pass. */
+  readonly onPass: () => void;
+}
+
+/** What was put right last. */
+export interface Repair {
+  /** Wall-clock milliseconds. */
+  readonly at: number;
+  readonly count: number;
+  /** The first few, in words. */
+  readonly objects: readonly string[];
+}
+
+export interface ReconcileState {
+  readonly passes: number;
+  readonly repairs: number;
+  readonly lastRepair: Repair | undefined;
+  readonly lastPassAt: number | undefined;
+  /** Why the last pass failed. */
+  readonly failing: string | undefined;
+}
+
+/** Some peers' entries are refused by the kernel; everything else stands. */
+export class EntriesRefusedError extends Error {
+  override readonly name = 'EntriesRefusedError';
+  readonly code = 'VTEPD_ENTRIES_REFUSED';
+}
+
+/** Entries are sent in pieces of this many, some 10 ms each, and the event loop gets its turn between. */
+const CHANGES_A_TURN = 1000;
+const FIRST_RETRY_MS = 20;
+const LAST_RETRY_MS = 5000;
+/** Of one pass's repairs and failures, this many are named. */
+const NAMED = 5;
+
+/** What the next pass has to look at. */
+interface Marks {
+  devices: boolean;
+  /** Dump the peers' entries. */
+  entries: boolean;
+  /** Compare the whole tables, not only the elements that changed. */
+  firewall: boolean;
+  trigger: PassTrigger;
+}
+
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #peers: PeerTable;
+  readonly #entries: Partial<Record<Family, PeerEntries>> = {};
+  #marks: Marks = noMarks();
+  #wanted: WantedOverlay | undefined;
+  #indexes: DeviceIndexes | undefined;
+  /** The pods' ports by name, as PodSource last gave them. */
+  #ports: ReadonlyMap<string, PodPort> = new Map();
+  /** When the lease events that are not in the kernel yet arrived; monotonic milliseconds. */
+  #leaseEvents: number[] = [];
+  #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = [];
+  /** Something is marked, and no pass has taken it up. */
+  #due = false;
+  #running: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #retryMs = FIRST_RETRY_MS;
+  readonly #resync: NodeJS.Timeout;
+  #closed = false;
+  #converged = false;
+  #passes = 0;
+  #repairs = 0;
+  #lastRepair: Repair | undefined;
+  #lastPassAt: number | undefined;
+  #failure: Error | undefined;
+  /** Changes of the pass under way that put something right, by kind. */
+  #repaired: { readonly kind: string; readonly what: string }[] = [];
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    this.#peers = new PeerTable(this.#entryObserver());
+    this.#resync = setInterval(() => this.lookAgain('periodic'), options.resyncIntervalMs);
+  }
+
+  /**
+   * The devices, this node's own lease or the network changed. Every lease is judged anew.
+   * @param leases all of the store's, this node's own among them
+   */
+  setOverlay(wanted: WantedOverlay, context: PeerContext, leases: Iterable<Lease>): void {
+    this.#wanted = wanted;
+    this.#peers.judgeAll(context, leases);
+    this.#marks = { ...this.#marks, devices: true, firewall: true };
+    this.#schedule();
+  }
+
+  /** @param arrivedAt when its event arrived; monotonic milliseconds */
+  leaseChanged(lease: Lease, arrivedAt: number): void {
+    this.#peers.put(lease);
+    this.#leaseEvents.push(arrivedAt);
+    this.#schedule();
+  }
+
+  leaseGone(key: string, arrivedAt: number): void {
+    this.#peers.delete(key);
+    this.#leaseEvents.push(arrivedAt);
+    this.#schedule();
+  }
+
+  /** Looks at everything, trusting nothing that was seen before. */
+  lookAgain(trigger: PassTrigger = 'event'): void {
+    this.#marks = { devices: true, entries: true, firewall: true, trigger };
+    this.#schedule();
+  }
+
+  /** A routing announcement of the kernel. */
+  announced(message: NetlinkMessage): void {
+    if (this.#wanted === undefined) return;
+    let differs = false;
+    for (const entries of Object.values(this.#entries)) differs = entries.announced(message) || differs;
+    if (this.#concernsDevices(message, this.#wanted)) {
+      this.#marks.devices = true;
+      differs = true;
+    }
+    if (differs) this.#schedule();
+  }
+
+  /** nftables announced a change of a table of ours that we did not make. */
+  firewallAnnounced(): void {
+    this.#marks.firewall = true;
+    this.#schedule();
+  }
+
+  /** Programs what PodSource says now, and resolves when the kernel holds it. */
+  settlePods(): Promise<void> {
+    this.#readPorts();
+    return this.settled();
+  }
+
+  /** Resolves after the next pass that succeeds, rejects when it fails. */
+  settled(): Promise<void> {
+    if (this.#closed) return Promise.reject(new Error('the daemon is stopping'));
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  /** Why pods would not work now, where something of the node itself is not as it should be. */
+  get fault(): string | undefined {
+    if (this.#failure !== undefined && !(this.#failure instanceof EntriesRefusedError))
+      return this.#failure.message;
+    return this.#converged ? undefined : 'the network is being programmed';
+  }
+
+  podFacts(): PodNetworkFacts | undefined {
+    if (this.#wanted === undefined || this.#indexes === undefined) return undefined;
+    return podNetworkFacts(this.#wanted, this.#indexes.bridge);
+  }
+
+  get wanted(): WantedOverlay | undefined {
+    return this.#wanted;
+  }
+
+  get peers(): ReadonlyMap<string, Peer> {
+    return this.#peers.peers;
+  }
+
+  get skipped(): ReadonlyMap<string, SkippedLease> {
+    return this.#peers.skipped;
+  }
+
+  /** What a peer lacks in the kernel: `route 10.244.5.0/24`. */
+  missing(peer: Peer): string[] {
+    return peer.paths.flatMap((path) => this.#entries[path.family]?.missing(path) ?? ['vxlan device']);
+  }
+
+  get state(): ReconcileState {
+    return {
+      passes: this.#passes,
+      repairs: this.#repairs,
+      lastRepair: this.#lastRepair,
+      lastPassAt: this.#lastPassAt,
+      failing: this.#failure?.message,
+    };
+  }
+
+  /** Ends after the pass under way. What is programmed stays. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#resync);
+    clearTimeout(this.#retry);
+    await this.#running;
+    this.#release(new Error('the daemon is stopping'));
+  }
+
+  #entryObserver(): EntryObserver {
+    return {
+      neighbour: (family, gateway) => this.#entries[family]?.neighbourTouched(gateway),
+      fdb: (family, mac) => this.#entries[family]?.fdb.markDirty(mac),
+      route: (family, subnet) => this.#entries[family]?.routes.markDirty(subnet),
+      remote: (_family, remote) => this.#options.firewall.peerTouched(remote),
+    };
+  }
+
+  #concernsDevices(message: NetlinkMessage, wanted: WantedOverlay): boolean {
+    switch (message.type) {
+      case RTM_NEWLINK:
+      case RTM_DELLINK: {
+        const link = readLink(message);
+        if (link === undefined) return false;
+        const ours = link.index === this.#indexes?.bridge || this.#isVxlan(link.index);
+        if (message.type === RTM_DELLINK) return ours;
+        // Going down took the entries along, without a word of most of them.
+        if (ours && !link.up) this.#marks.entries = true;
+        const port = this.#ports.get(link.name);
+        if (port !== undefined) return portNeedsRepair(link, port, this.#indexes?.bridge);
+        return (
+          (ours && !this.#isNamed(link.name, wanted)) || linkNeedsRepair(link, wanted, this.#indexes?.bridge)
+        );
+      }
+      case RTM_NEWADDR:
+      case RTM_DELADDR: {
+        const index = readLinkAddress(message)?.linkIndex;
+        return index !== undefined && (index === this.#indexes?.bridge || this.#isVxlan(index));
+      }
+      case RTM_NEWNETCONF:
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #isVxlan(index: number): boolean {
+    return Object.values(this.#indexes?.vxlan ?? {}).includes(index);
+  }
+
+  #isNamed(name: string, wanted: WantedOverlay): boolean {
+    return (
+      name === wanted.bridge.name || wanted.families.some((family) => wanted.vxlan[family]?.name === name)
+    );
+  }
+
+  #readPorts(): void {
+    const ports = this.#options.pods.ports();
+    this.#ports = new Map(ports.map((port) => [port.hostInterface, port] as const));
+    this.#options.firewall.setPods(ports);
+  }
+
+  #schedule(): void {
+    if (this.#due || this.#closed) return;
+    this.#due = true;
+    // While a pass runs, its end takes up what is due.
+    if (this.#running === undefined) setImmediate(() => this.#start());
+  }
+
+  #start(): void {
+    if (this.#running !== undefined || this.#closed || !this.#due) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = undefined;
+      if (this.#due) setImmediate(() => this.#start());
+    });
+  }
+
+  /** One pass, and what follows from how it went. */
+  async #run(): Promise<void> {
+    this.#due = false;
+    clearTimeout(this.#retry);
+    const marks = this.#marks;
+    this.#marks = noMarks();
+    const events = this.#leaseEvents.splice(0);
+    const waiting = this.#waiting.splice(0);
+    const startedAt = performance.now();
+    let failure: Error | undefined;
+    try {
+      if (this.#wanted !== undefined) await this.#pass(this.#wanted, marks);
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+      this.#marks = {
+        devices: this.#marks.devices || marks.devices,
+        entries: this.#marks.entries || marks.entries,
+        firewall: this.#marks.firewall || marks.firewall,
+        trigger: 'retry',
+      };
+    }
+    const durationMs = performance.now() - startedAt;
+    this.#options.metrics.pass({ trigger: marks.trigger, durationMs, failed: failure !== undefined });
+    this.#passes++;
+    this.#reportRepairs();
+    this.#conclude(failure, events);
+    for (const { resolve, reject } of waiting) failure === undefined ? resolve() : reject(failure);
+    this.#options.onPass();
+  }
+
+  #conclude(failure: Error | undefined, events: readonly number[]): void {
+    const { log, metrics } = this.#options;
+    if (failure === undefined) {
+      if (this.#failure !== undefined) log.info('the network is as it should be again');
+      this.#failure = undefined;
+      this.#retryMs = FIRST_RETRY_MS;
+      this.#lastPassAt = Date.now();
+      this.#converged ||= this.#wanted !== undefined && !this.#due;
+      const now = performance.now();
+      for (const arrivedAt of events) metrics.leaseToKernel(now - arrivedAt);
+      return;
+    }
+    if (this.#failure?.message !== failure.message) {
+      log.error('the network cannot be made as it should be; trying again', { error: failure });
+    }
+    this.#failure = failure;
+    this.#leaseEvents.unshift(...events);
+    this.#retry = setTimeout(() => this.#schedule(), this.#retryMs);
+    this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
+  }
+
+  async #pass(wanted: WantedOverlay, marks: Marks): Promise<void> {
+    const { netlink, firewall } = this.#options;
+    // The guard stands before the first packet can pass.
+    this.#note('nft', firewall.settle(wanted, this.#peers, marks.firewall));
+    if (marks.devices || this.#indexes === undefined) {
+      this.#readPorts();
+      const started = this.#converged;
+      this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], (kind, what) => {
+        if (started) this.#repaired.push({ kind, what });
+        else this.#options.log.info(what, { device: what.split(' ')[0] });
+      });
+    }
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const index = this.#indexes.vxlan[family];
+      const known = this.#entries[family];
+      if (index === undefined) {
+        delete this.#entries[family];
+        continue;
+      }
+      if (known?.linkIndex === index && !marks.entries) continue;
+      const entries =
+        known?.linkIndex === index
+          ? known
+          : new PeerEntries(family, index, this.#peers.wanted(family), this.#options.withNexthops);
+      entries.observe(netlink);
+      this.#entries[family] = entries;
+    }
+    for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries);
+  }
+
+  async #applyEntries(entries: PeerEntries): Promise<void> {
+    const changes = entries.tables.map((table) => table.changes());
+    const adding = changes.flatMap((list) => list.filter(({ value }) => value !== undefined));
+    const removing = changes.toReversed().flatMap((list) => list.filter(({ value }) => value === undefined));
+    const failures: Error[] = [];
+    await this.#send(adding, (change) => change.table.kind.set(change.key, change.value ?? ''), failures);
+    const replaced = adding.filter(({ table, before }) => before !== undefined && table.kind.removeReplaced);
+    await this.#sendQuietly(replaced);
+    await this.#send(
+      removing,
+      (change) => change.table.kind.remove(change.key, change.before ?? ''),
+      failures,
+    );
+    const [first] = failures;
+    if (first === undefined) return;
+    const more = failures.length > 1 ? ` (and ${failures.length - 1} more like it)` : '';
+    throw new EntriesRefusedError(`${first.message}${more}`, { cause: first });
+  }
+
+  async #send(
+    changes: readonly EntryChange[],
+    request: (change: EntryChange) => NetlinkRequest,
+    failures: Error[],
+  ): Promise<void> {
+    for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
+      if (start > 0) await new Promise(setImmediate);
+      const piece = changes.slice(start, start + CHANGES_A_TURN);
+      const failed = new Map<number, Error>();
+      for (const { index, error } of this.#options.netlink.execute(piece.map(request), (i) =>
+        describe(piece[i] as EntryChange),
+      )) {
+        // Gone already is what was wanted, and standing already too.
+        const removing = piece[index]?.value === undefined;
+        if (removing ? !GONE.has(error.code) : error.code !== 'EEXIST') failed.set(index, error);
+      }
+      for (const [i, change] of piece.entries()) {
+        const error = failed.get(i);
+        if (error !== undefined) failures.push(error);
+        else {
+          change.table.done(change);
+          if (change.repair) this.#repaired.push({ kind: change.table.kind.name, what: describe(change) });
+        }
+      }
+    }
+  }
+
+  /** Takes away what was replaced, where a new value does not displace it; it may have gone by itself. */
+  async #sendQuietly(changes: readonly EntryChange[]): Promise<void> {
+    const requests = changes.flatMap(
+      ({ table, key, before }) => table.kind.removeReplaced?.(key, before ?? '') ?? [],
+    );
+    this.#options.netlink.execute(requests, () => 'remove a replaced entry');
+  }
+
+  #note(kind: string, repaired: readonly string[]): void {
+    for (const what of repaired) this.#repaired.push({ kind, what });
+  }
+
+  #reportRepairs(): void {
+    const repaired = this.#repaired;
+    if (repaired.length === 0) return;
+    this.#repaired = [];
+    const objects = repaired.slice(0, NAMED).map(({ what }) => what);
+    this.#repairs += repaired.length;
+    this.#lastRepair = { at: Date.now(), count: repaired.length, objects };
+    const counts = new Map<string, number>();
+    for (const { kind } of repaired) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+    for (const [kind, count] of counts) this.#options.metrics.repair(kind, count);
+    this.#options.log.warn('put right what was not as it should be', { count: repaired.length, objects });
+  }
+
+  #release(error: Error): void {
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+  }
+}
+
+/** Error codes that say that what was to be removed is not there. */
+const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
+
+const noMarks = (): Marks => ({ devices: false, entries: false, firewall: false, trigger: 'event' });
+
+function describe({ table, key, value, before }: EntryChange): string {
+  const text = value ?? before;
+  return `${value === undefined ? 'remove ' : ''}${table.kind.name} ${key}${text === undefined ? '' : ` ${text}`}`;
+}

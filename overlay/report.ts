@@ -1,0 +1,152 @@
+/** The status report, put together from what each room knows. */
+import type { AttachmentRegistry } from '../cni-shim/registry.ts';
+import { FAMILIES, formatSubnet, type PerFamily, type Subnet } from '../store/address.ts';
+import type { Lease } from '../store/lease.ts';
+import type { HeldLease, StoreKind } from '../store/lease-store.ts';
+import type { Peer } from './desired/peer-table.ts';
+import type { PodNetworkFacts, Readiness } from './desired/pods.ts';
+import type { OverlayNode } from './node.ts';
+import type { Metrics } from './ops/metrics.ts';
+import { packageVersion } from './ops/package.ts';
+import type { AddressStatus, LeaseStatus, OverlayStatus, PeerStatus, StatusReport } from './ops/status.ts';
+import type { Reconciler } from './reconcile/reconciler.ts';
+
+export interface ReportSources {
+  readonly nodeName: string;
+  readonly startedAt: Date;
+  readonly storeKind: StoreKind;
+  readonly node: OverlayNode;
+  readonly reconciler: Reconciler;
+  readonly registry: AttachmentRegistry;
+  readonly readiness: () => Readiness;
+}
+
+export function statusReport(sources: ReportSources): StatusReport {
+  const { node, reconciler, registry, storeKind } = sources;
+  const readiness = sources.readiness();
+  const { view, storeHealth, underlay, lease } = node;
+  const facts = reconciler.podFacts();
+  const { passes, repairs, lastRepair, lastPassAt, failing } = reconciler.state;
+  return {
+    node: sources.nodeName,
+    version: packageVersion,
+    startedAt: sources.startedAt.toISOString(),
+    ready: readiness.ready,
+    reason: readiness.ready ? null : readiness.reason,
+    store: {
+      kind: storeKind,
+      healthy: storeHealth.healthy,
+      revision: view?.revision ?? null,
+      reason: storeHealth.reason ?? null,
+      source:
+        view === undefined || view.source === 'nothing' ? 'none' : view.source === 'cache' ? 'cache' : 'live',
+      lastContactAt: time(storeHealth.lastContactAt),
+    },
+    lease: lease === undefined ? null : leaseStatus(lease, node.held),
+    underlay:
+      underlay === undefined
+        ? null
+        : { device: underlay.link.name, mtuBytes: underlay.link.mtuBytes, chosenBy: underlay.why },
+    overlay: overlayStatus(reconciler),
+    peers: Array.from(reconciler.peers.values(), (peer) => peerStatus(peer, reconciler.missing(peer))),
+    skipped: [
+      ...reconciler.skipped.values(),
+      ...Array.from(view?.malformed ?? [], ([key, reason]) => ({ key, reason })),
+    ],
+    attachments: registry.all().map(({ attachment }) => ({
+      containerID: attachment.containerID,
+      ifname: attachment.ifname,
+      ips: attachment.addresses.map(({ address }) => address),
+      mac: attachment.mac,
+      pod: attachment.pod ?? null,
+      hostInterface: attachment.hostInterface,
+    })),
+    addresses: facts === undefined ? null : addressStatus(registry, facts),
+    reconcile: {
+      passes,
+      repairs,
+      lastRepair:
+        lastRepair === undefined
+          ? null
+          : {
+              at: new Date(lastRepair.at).toISOString(),
+              count: lastRepair.count,
+              objects: lastRepair.objects,
+            },
+      lastPassAt: time(lastPassAt),
+      failing: failing ?? null,
+    },
+  };
+}
+
+/** Brings the gauges up to date that nobody counts as things happen. */
+export function updateGauges({ node, reconciler, registry }: ReportSources, metrics: Metrics): void {
+  let programmed = 0;
+  for (const peer of reconciler.peers.values()) if (reconciler.missing(peer).length === 0) programmed++;
+  metrics.peers(reconciler.peers.size, programmed);
+  metrics.unusedLeases(node.view?.malformed.size ?? 0, reconciler.skipped.size);
+  const facts = reconciler.podFacts();
+  if (facts === undefined) return;
+  const use = registry.addressUse(facts.subnets, facts.gateways);
+  for (const family of FAMILIES) {
+    const found = use[family];
+    if (found !== undefined) metrics.addresses(family, found.used, found.free);
+  }
+}
+
+const time = (ms: number | undefined): string | null =>
+  ms === undefined ? null : new Date(ms).toISOString();
+
+const textOf = (subnet: Subnet | undefined): string | undefined => subnet && formatSubnet(subnet);
+
+function leaseStatus(lease: Lease, held: HeldLease | undefined): LeaseStatus {
+  const { publicAddress, vtep } = lease.attributes;
+  return {
+    subnet: textOf(lease.subnets.ipv4),
+    subnetIPv6: textOf(lease.subnets.ipv6),
+    publicIP: publicAddress.ipv4,
+    publicIPv6: publicAddress.ipv6,
+    vtepMAC: vtep.ipv4?.mac,
+    vtepMACIPv6: vtep.ipv6?.mac,
+    expiresAt: time(held?.expiresAt),
+  };
+}
+
+function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
+  if (wanted === undefined) return null;
+  const device = wanted.vxlan.ipv4 ?? wanted.vxlan.ipv6;
+  const { vni, port } = wanted.network.backend;
+  return {
+    device: device?.name ?? '',
+    vni,
+    port,
+    mtuBytes: wanted.bridge.mtuBytes,
+    datapath: 'kernel',
+    bridge: wanted.bridge.name,
+    networks: FAMILIES.flatMap((family) => textOf(wanted.network.networks[family]?.network) ?? []),
+  };
+}
+
+function peerStatus(peer: Peer, missing: readonly string[]): PeerStatus {
+  const path = (family: 'ipv4' | 'ipv6') => peer.paths.find((found) => found.family === family);
+  const [ipv4, ipv6] = [path('ipv4'), path('ipv6')];
+  return {
+    subnet: textOf(ipv4?.subnet),
+    subnetIPv6: textOf(ipv6?.subnet),
+    publicIP: ipv4?.remote,
+    publicIPv6: ipv6?.remote,
+    vtepMAC: ipv4?.mac,
+    vtepMACIPv6: ipv6?.mac,
+    programmed: missing.length === 0,
+    missing,
+  };
+}
+
+function addressStatus(registry: AttachmentRegistry, facts: PodNetworkFacts): AddressStatus {
+  const use: PerFamily<{ readonly used: number; readonly free: number | bigint }> = registry.addressUse(
+    facts.subnets,
+    facts.gateways,
+  );
+  const first = use.ipv4 ?? use.ipv6;
+  return { used: first?.used ?? 0, free: Number(first?.free ?? 0) };
+}
