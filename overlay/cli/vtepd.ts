@@ -110,6 +110,8 @@ function processIo(): CommandIo {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     process.exit(error.code === 'EPIPE' ? EXIT_OK : EXIT_FAILED);
   });
+  // A log that nobody takes any more must not take the node's network down.
+  process.stderr.on('error', () => {});
   process.on('uncaughtException', (error) => {
     err(`vtepd: crashed: ${printable(messageWithCauses(error))}\n${error.stack ?? ''}\n`);
     process.exit(EXIT_FAILED);

@@ -206,6 +206,14 @@ describe('cli: vtepd', () => {
     expect(await vtepd(['cni', 'instal'])).to.include({ code: 2 });
   });
 
+  it('keeps to its exit code when nobody takes its errors', async () => {
+    const child = spawn(process.execPath, [VTEPD, 'run', '--no-such'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    child.stderr.destroy();
+    expect(await once(child, 'close')).to.deep.equal([2, null]);
+  });
+
   it('ends quietly when nobody reads on', async () => {
     const child: ChildProcess = spawn(process.execPath, [VTEPD, 'run', '--help'], {
       stdio: ['ignore', 'pipe', 'pipe'],
