@@ -1,0 +1,195 @@
+/** Which leases become peers: each reason to skip one, and the table against a slow oracle. */
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { type EntryObserver, type PeerContext, PeerTable } from '../../../overlay/desired/peer-table.ts';
+import { formatSubnet, parseAddress, parseMac, parseSubnet } from '../../../store/address.ts';
+import type { Lease, NetworkConfig } from '../../../store/lease.ts';
+
+const network: NetworkConfig = {
+  networks: {
+    ipv4: {
+      network: parseSubnet('10.244.0.0/16'),
+      subnetLength: 24,
+      subnetMin: parseAddress('10.244.1.0'),
+      subnetMax: parseAddress('10.244.255.0'),
+    },
+  },
+  backend: { type: 'vxlan', vni: 1, port: 8472, directRouting: false },
+};
+
+const context: PeerContext = {
+  network,
+  families: ['ipv4'],
+  ownKey: '10.244.1.0-24',
+  ownSubnets: { ipv4: parseSubnet('10.244.1.0/24') },
+  ownPublicAddress: { ipv4: parseAddress('192.0.2.1') },
+  ownMac: { ipv4: parseMac('02:00:00:00:00:01') },
+};
+
+interface Sketch {
+  readonly subnet: string;
+  readonly address?: string;
+  readonly mac?: string;
+  readonly vni?: number;
+  readonly backend?: string;
+}
+
+function lease({
+  subnet,
+  address = '192.0.2.9',
+  mac = '02:00:00:00:00:09',
+  vni = 1,
+  backend = 'vxlan',
+}: Sketch): Lease {
+  return {
+    key: subnet.replace('/', '-'),
+    subnets: { ipv4: parseSubnet(subnet) },
+    attributes: {
+      publicAddress: { ipv4: parseAddress(address) },
+      backend,
+      vtep: { ipv4: { vni, mac: parseMac(mac) } },
+    },
+  };
+}
+
+const ignore: EntryObserver = { neighbour() {}, fdb() {}, route() {}, remote() {} };
+
+function tableOf(...leases: readonly Lease[]): PeerTable {
+  const table = new PeerTable(ignore);
+  table.judgeAll(context, leases);
+  return table;
+}
+
+describe('PeerTable', () => {
+  it('turns a lease into a neighbour, an FDB entry, a route and an admitted address', () => {
+    const { neighbours, fdb, routes, remotes } = tableOf(lease({ subnet: '10.244.5.0/24' })).wanted('ipv4');
+    expect([...neighbours]).to.deep.equal([['10.244.5.0', '02:00:00:00:00:09']]);
+    expect([...fdb]).to.deep.equal([['02:00:00:00:00:09', '192.0.2.9']]);
+    expect([...routes.keys()]).to.deep.equal(['10.244.5.0/24']);
+    expect([...remotes.keys()]).to.deep.equal(['192.0.2.9']);
+  });
+
+  const refused: readonly (readonly [string, Sketch, RegExp])[] = [
+    ['outside the network', { subnet: '10.9.0.0/24' }, /outside the cluster's network/],
+    ['overlapping our own', { subnet: '10.244.0.0/20' }, /overlaps this node's/],
+    [
+      'with a multicast MAC',
+      { subnet: '10.244.5.0/24', mac: '01:00:5e:00:00:01' },
+      /not one that an interface/,
+    ],
+    ['with a zero MAC', { subnet: '10.244.5.0/24', mac: '00:00:00:00:00:00' }, /not one that an interface/],
+    ['with our own MAC', { subnet: '10.244.5.0/24', mac: '02:00:00:00:00:01' }, /this node's own/],
+    ['at a loopback address', { subnet: '10.244.5.0/24', address: '127.0.0.1' }, /not a node's address/],
+    ['at a multicast address', { subnet: '10.244.5.0/24', address: '224.0.0.1' }, /not a node's address/],
+    ['at our own address', { subnet: '10.244.5.0/24', address: '192.0.2.1' }, /this node's own/],
+    [
+      'at an address inside the overlay',
+      { subnet: '10.244.5.0/24', address: '10.244.7.7' },
+      /inside the overlay/,
+    ],
+    ['of another VNI', { subnet: '10.244.5.0/24', vni: 2 }, /VNI is 2/],
+    ['of another backend', { subnet: '10.244.5.0/24', backend: 'host-gw' }, /backend is "host-gw"/],
+  ];
+  for (const [what, sketch, reason] of refused) {
+    it(`skips a lease ${what}, by name, and takes the others`, () => {
+      const table = tableOf(
+        lease({ subnet: '10.244.77.0/24', address: '192.0.2.77', mac: '02:00:00:00:00:77' }),
+        lease(sketch),
+      );
+      expect(table.skipped.get(lease(sketch).key)?.reason).to.match(reason);
+      expect([...table.peers.keys()]).to.deep.equal(['10.244.77.0-24']);
+    });
+  }
+
+  it('takes its own lease neither for a peer nor for a mistake', () => {
+    const table = tableOf(lease({ subnet: '10.244.1.0/24', address: '192.0.2.1' }));
+    expect(table.peers.size + table.skipped.size).to.equal(0);
+  });
+
+  it('keeps the peer that was there when another claims its MAC, and takes the other when it goes', () => {
+    const table = tableOf(lease({ subnet: '10.244.5.0/24' }));
+    table.put(lease({ subnet: '10.244.6.0/24', address: '192.0.2.66' }));
+    expect(table.wanted('ipv4').fdb.get(parseMac('02:00:00:00:00:09'))).to.equal('192.0.2.9');
+    expect(table.skipped.get('10.244.6.0-24')?.reason).to.match(/10\.244\.5\.0-24 has its VTEP MAC/);
+    table.delete('10.244.5.0-24');
+    expect(table.wanted('ipv4').fdb.get(parseMac('02:00:00:00:00:09'))).to.equal('192.0.2.66');
+    expect(table.skipped.size).to.equal(0);
+  });
+
+  it('keeps a shared MAC while one of its two leases at one address is left', () => {
+    const table = tableOf(lease({ subnet: '10.244.5.0/24' }), lease({ subnet: '10.244.6.0/24' }));
+    expect(table.peers.size).to.equal(2);
+    table.delete('10.244.5.0-24');
+    expect(table.wanted('ipv4').fdb.size).to.equal(1);
+    expect(table.wanted('ipv4').remotes.get(parseAddress('192.0.2.9'))).to.equal(1);
+    table.delete('10.244.6.0-24');
+    expect(table.wanted('ipv4').fdb.size).to.equal(0);
+    expect(table.wanted('ipv4').remotes.size).to.equal(0);
+  });
+
+  it('skips a subnet inside another peer’s, whichever comes first in length', () => {
+    const wide = lease({ subnet: '10.244.32.0/20' });
+    const narrow = lease({ subnet: '10.244.33.0/24', address: '192.0.2.10', mac: '02:00:00:00:00:10' });
+    expect(tableOf(wide, narrow).skipped.get(narrow.key)?.reason).to.match(/overlaps that of lease/);
+    expect(tableOf(narrow, wide).skipped.get(wide.key)?.reason).to.match(/overlaps that of lease/);
+  });
+
+  it('announces every entry that changes, and none when a lease says nothing new', () => {
+    const touched: string[] = [];
+    const table = new PeerTable({
+      neighbour: (_family, key) => touched.push(`neighbour ${key}`),
+      fdb: (_family, key) => touched.push(`fdb ${key}`),
+      route: (_family, key) => touched.push(`route ${key}`),
+      remote: (_family, key) => touched.push(`remote ${key}`),
+    });
+    table.judgeAll(context, [lease({ subnet: '10.244.5.0/24' })]);
+    touched.length = 0;
+    table.put(lease({ subnet: '10.244.5.0/24' }));
+    expect(touched).to.deep.equal([]);
+    table.put(lease({ subnet: '10.244.5.0/24', address: '192.0.2.10' }));
+    expect(touched).to.include.members(['fdb 02:00:00:00:00:09', 'remote 192.0.2.9', 'remote 192.0.2.10']);
+  });
+
+  it('holds, after any changes, just the entries of its peers', () => {
+    const sketches = fc.record({
+      subnet: fc.constantFrom(
+        '10.244.5.0/24',
+        '10.244.6.0/24',
+        '10.244.6.0/25',
+        '10.244.4.0/22',
+        '10.244.0.0/16',
+      ),
+      address: fc.constantFrom('192.0.2.8', '192.0.2.9', '192.0.2.1'),
+      mac: fc.constantFrom('02:00:00:00:00:08', '02:00:00:00:00:09'),
+    });
+    const steps = fc.array(fc.tuple(fc.constantFrom('put', 'delete', 'judge'), sketches), { maxLength: 30 });
+    fc.assert(
+      fc.property(steps, (changes) => {
+        const table = tableOf();
+        const stored = new Map<string, Lease>();
+        for (const [step, sketch] of changes) {
+          const changed = lease(sketch);
+          if (step === 'put') {
+            stored.set(changed.key, changed);
+            table.put(changed);
+          } else if (step === 'delete') {
+            stored.delete(changed.key);
+            table.delete(changed.key);
+          } else table.judgeAll(context, stored.values());
+        }
+        const paths = [...table.peers.values()].flatMap((peer) => peer.paths);
+        const { neighbours, fdb, routes, remotes } = table.wanted('ipv4');
+        expect(new Map(neighbours)).to.deep.equal(new Map(paths.map((path) => [path.gateway, path.mac])));
+        expect(new Map(fdb)).to.deep.equal(new Map(paths.map((path) => [path.mac, path.remote])));
+        expect(new Map(routes)).to.deep.equal(
+          new Map(paths.map((path) => [formatSubnet(path.subnet), path])),
+        );
+        expect(new Set(remotes.keys())).to.deep.equal(new Set(paths.map((path) => path.remote)));
+        // Every lease is a peer or skipped, never both, never lost.
+        const known = [...table.peers.keys(), ...table.skipped.keys()].toSorted();
+        expect(known).to.deep.equal([...stored.keys()].toSorted());
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
