@@ -30,7 +30,7 @@ export const ANSI_PAINT: Paint = { bold: sgr(1), dim: sgr(2), good: sgr(32), bad
 /** Back to the line's beginning, and clear it. */
 const REWIND = '\r\u001b[2K';
 const NAME_WIDTH = 9;
-const SAID_WIDTH = 78;
+const SAID_WIDTH = 84;
 
 /** Steps are run one after the other. */
 export function printedProgress(out: (text: string) => void, paint: Paint, isTerminal: boolean): Progress {

@@ -1,5 +1,5 @@
 /** The course of a demo: build, show, say what was found, remove. */
-import { parseSubnet } from '../../store/address.ts';
+import { formatSubnet, parseSubnet } from '../../store/address.ts';
 import { LAB_NETWORK, Lab } from '../lab/lab.ts';
 import { VTEPD } from '../lab/lab-daemon.ts';
 import type { LabStoreKind } from '../lab/lab-store.ts';
@@ -76,7 +76,8 @@ function createLab(wish: DemoWish, plan: DemoPlan, progress: Progress): Promise<
     const value = await Lab.create({ nodes: wish.nodes, store: wish.store, signal: plan.signal });
     await value.underlay.refuse(plan.networks);
     const store = wish.store === 'etcd' ? ', etcd on it' : '';
-    const said = `${UNDERLAY_IPV4.address}/${UNDERLAY_IPV4.prefixLength}${store}; drops what bears an address of ${LAB_NETWORK}`;
+    const underlay = `${formatSubnet(UNDERLAY_IPV4)}${store}`;
+    const said = `run ${value.run}: ${underlay}; drops what bears an address of ${LAB_NETWORK}`;
     return { value, said };
   });
 }
@@ -93,7 +94,7 @@ async function perform(
   await attachPods(lab, plan, progress);
   const pings = await pingAll(lab, plan, progress);
   const guard = await proveGuard(lab, plan, progress);
-  const packet = await capturePacket(lab, plan, progress);
+  const packet = await capturePacket(lab, plan, statuses[0]?.overlay?.port ?? 0, progress);
   const tcp = await measureTcp(lab, plan, progress);
   const problems = [
     ...pings

@@ -1,5 +1,6 @@
 /** What the demo does with a lab, step by step; what each found goes into the report. */
-import { type Address, formatSubnet, type Subnet } from '../../store/address.ts';
+import { readFile } from 'node:fs/promises';
+import { type Address, formatSubnet, parseAddress, type Subnet, subnetOf } from '../../store/address.ts';
 import { Capture } from '../lab/capture.ts';
 import type { Lab } from '../lab/lab.ts';
 import type { LabNode } from '../lab/lab-node.ts';
@@ -36,19 +37,30 @@ export async function startDaemons(lab: Lab, { signal }: DemoPlan, progress: Pro
   for (const each of ready) each.catch(() => {});
   const times: number[] = [];
   for (const [at, node] of lab.nodes.entries()) {
-    times.push(
-      await progress.step(`node ${node.number}`, `starting vtepd at ${node.address}`, async () => {
+    const readyMs = await progress.step(
+      `node ${node.number}`,
+      `starting vtepd at ${node.address}`,
+      async () => {
         const value = await (ready[at] ?? Promise.reject(new Error('a node without a daemon')));
-        return { value, said: `${node.address} holds ${await subnetOf(node)}, ready` };
-      }),
+        const subnets = (await leasedSubnets(node)).join(' and ');
+        return {
+          value,
+          said: `${node.address} leases ${subnets}; ready ${value.toFixed(0)} ms after its start`,
+        };
+      },
     );
+    times.push(readyMs);
   }
   return times;
 }
 
-async function subnetOf(node: LabNode): Promise<string> {
-  const { lease } = await node.status();
-  return [lease?.subnet, lease?.subnetIPv6].filter((subnet) => subnet !== undefined).join(' and ');
+/** From subnet.env, which stands there once the daemon is ready and names the gateways. */
+async function leasedSubnets(node: LabNode): Promise<string[]> {
+  const text = await readFile(node.subnetFile, 'utf8');
+  const gateways = text.matchAll(/^FLANNEL(?:_IPV6)?_SUBNET=(\S+)\/(\d+)$/gm);
+  return Array.from(gateways, ([, address = '', length]) =>
+    formatSubnet(subnetOf(parseAddress(address), Number(length))),
+  );
 }
 
 /** Waits until every node has programmed every other one. */
@@ -161,11 +173,14 @@ export function guardProblems(guard: DemoGuard): string[] {
 }
 
 /** Captures a ping from the first node to the second on the first's way out. */
-export function capturePacket(lab: Lab, plan: DemoPlan, progress: Progress): Promise<DemoPacket | null> {
+export function capturePacket(
+  lab: Lab,
+  plan: DemoPlan,
+  port: number,
+  progress: Progress,
+): Promise<DemoPacket | null> {
   return progress.step('packet', 'capturing a ping on the underlay', async () => {
     const { from, to } = farPair(lab);
-    const { overlay } = await from.node.status();
-    const port = overlay?.port ?? 0;
     const capture = await Capture.start(from.node.namespace, NODE_INTERFACE, `udp port ${port}`);
     let frames: Uint8Array[] = [];
     try {

@@ -4,6 +4,10 @@
  */
 import { run } from '../../overlay/lab/command.ts';
 import { runInside } from '../../overlay/lab/namespace.ts';
+import { until } from '../../overlay/lab/wait.ts';
+
+/** Far less than the daemons' periodic pass: what is back by then was seen when it happened. */
+const STATE_DEADLINE_MS = 10_000;
 
 type Item = Readonly<Record<string, unknown>>;
 
@@ -62,6 +66,26 @@ export function stateDifference(before: string, after: string): string {
     ...[...a].filter((text) => !b.has(text)).map((text) => `- ${text}`),
     ...[...b].filter((text) => !a.has(text)).map((text) => `+ ${text}`),
   ].join('\n');
+}
+
+/**
+ * Waits until the namespace's state is this text; an error says what differs.
+ * @param of what is compared of the state: all of it unless told
+ */
+export async function untilState(
+  namespace: string,
+  wanted: string,
+  of: (state: string) => string = (state) => state,
+): Promise<void> {
+  let difference = '';
+  const same = async () => {
+    difference = stateDifference(wanted, of(await kernelState(namespace)));
+    return difference === '';
+  };
+  await until(same, { what: 'the state that was', deadlineMs: STATE_DEADLINE_MS }).catch((error) => {
+    error.message += `:\n${difference}`;
+    throw error;
+  });
 }
 
 async function items(program: string, args: readonly string[]): Promise<Item[]> {

@@ -1,0 +1,36 @@
+/** The keys of a lab's etcd, as a test reads and writes them. */
+import { ETCD_PREFIX, EtcdLabStore } from '../../overlay/lab/lab-store.ts';
+import type { Cluster } from './cluster.ts';
+
+export function etcdOf(cluster: Cluster): EtcdLabStore {
+  const { store } = cluster.lab;
+  if (!(store instanceof EtcdLabStore)) throw new Error('this cluster has no etcd');
+  return store;
+}
+
+/** @param key under the lab's prefix: `config`, `subnets/10.244.5.0-24` */
+export async function putKey(store: EtcdLabStore, key: string, value: string): Promise<void> {
+  await store.etcdctl(['put', `${ETCD_PREFIX}/${key}`, value]);
+}
+
+export async function deleteKey(store: EtcdLabStore, key: string): Promise<void> {
+  await store.etcdctl(['del', `${ETCD_PREFIX}/${key}`]);
+}
+
+export async function getKey(store: EtcdLabStore, key: string): Promise<string | undefined> {
+  const { stdout } = await store.etcdctl(['get', '--print-value-only', `${ETCD_PREFIX}/${key}`]);
+  return stdout === '' ? undefined : stdout.slice(0, -1);
+}
+
+/** The names of the leases' keys: `10.244.5.0-24`. */
+export async function leaseKeys(store: EtcdLabStore): Promise<string[]> {
+  const start = `${ETCD_PREFIX}/subnets/`;
+  const { stdout } = await store.etcdctl(['get', '--prefix', '--keys-only', start]);
+  return stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((key) => key.slice(start.length));
+}
+
+/** A subnet's key: `10.244.5.0/24` -> `10.244.5.0-24`. */
+export const keyOf = (subnet: string): string => subnet.replace('/', '-');
