@@ -24,7 +24,7 @@ import { OverlayNode } from './node.ts';
 import { serveHttp } from './ops/http.ts';
 import type { Log } from './ops/log.ts';
 import { createMetrics } from './ops/metrics.ts';
-import { packageRoot, packageVersion } from './ops/package.ts';
+import { packageRoot } from './ops/package.ts';
 import { FirewallPass } from './reconcile/firewall-pass.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
 import { statusReport, updateGauges } from './report.ts';
@@ -38,7 +38,6 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
   const isOwnDevice = (name: string): boolean =>
     [overlay.bridge, overlay.device].includes(name) ||
     ['vtep.', POD_INTERFACE_PREFIX].some((prefix) => name.startsWith(prefix));
-  log.info('vtepd starts', { node: settings.nodeName, version: packageVersion, store: settings.store.kind });
 
   // ------------------------------------------------------------------- from here on the machine is touched
 

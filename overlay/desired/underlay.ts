@@ -102,16 +102,20 @@ export function chooseUnderlay(
 function chooseLink(wishes: UnderlayWishes, facts: UnderlayFacts, families: readonly Family[]): Choice {
   for (const name of wishes.names) {
     const found = linkByNameOrAddress(name, facts);
-    if (found !== undefined) return { ...found, why: `--iface ${name}` };
+    if (found !== undefined) return { ...found, why: `named by --iface ${name}` };
   }
   for (const pattern of wishes.patterns) {
     const found = linkByPattern(pattern, facts);
-    if (found !== undefined) return { ...found, why: `--iface-regex ${pattern.source}` };
+    if (found !== undefined) return { ...found, why: `matches --iface-regex ${pattern.source}` };
   }
   if (wishes.canReach !== undefined) {
     const link = linkAt(facts, facts.reaching?.linkIndex);
     if (link !== undefined) {
-      return { link, address: facts.reaching?.source, why: `--iface-can-reach ${wishes.canReach}` };
+      return {
+        link,
+        address: facts.reaching?.source,
+        why: `leads to ${wishes.canReach}, as --iface-can-reach asks`,
+      };
     }
     throw new NoUnderlayError(`no route leads to ${wishes.canReach} (--iface-can-reach)`);
   }
@@ -123,12 +127,12 @@ function chooseLink(wishes: UnderlayWishes, facts: UnderlayFacts, families: read
   for (const family of families) {
     const holder = facts.addresses.find(({ address }) => address === wishes.publicAddress[family]);
     const link = linkAt(facts, holder?.linkIndex);
-    if (link !== undefined) return { link, why: `it has the public address ${holder?.address}` };
+    if (link !== undefined) return { link, why: `has the public address ${holder?.address}` };
   }
   for (const route of facts.defaultRoutes) {
     const link = linkAt(facts, route.linkIndex);
     if (link !== undefined && families.includes(route.family)) {
-      return { link, why: `the ${route.family} default route leads there` };
+      return { link, why: `has the ${route.family} default route` };
     }
   }
   throw new NoUnderlayError(

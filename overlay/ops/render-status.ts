@@ -49,7 +49,7 @@ function facts(report: StatusReport, now: Date): string {
   rows.push(['store', `${store.kind}, ${health}, revision ${store.revision ?? 'unknown'}, ${contact}`]);
   rows.push(['lease', leaseText(report, now)]);
   if (underlay !== null) {
-    rows.push(['underlay', `${underlay.device}, MTU ${underlay.mtuBytes} (chosen by ${underlay.chosenBy})`]);
+    rows.push(['underlay', `${underlay.device}, MTU ${underlay.mtuBytes} (${underlay.chosenBy})`]);
   }
   if (overlay !== null) {
     const { device, vni, port, mtuBytes, datapath, bridge, networks } = overlay;

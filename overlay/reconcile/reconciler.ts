@@ -362,7 +362,7 @@ export class Reconciler {
       const started = this.#converged;
       this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], (kind, what) => {
         if (started) this.#repaired.push({ kind, what });
-        else this.#options.log.info(what, { device: what.split(' ')[0] });
+        else this.#options.log.debug('made', { kind, what });
       });
     }
     for (const family of ['ipv4', 'ipv6'] as const) {

@@ -22,7 +22,7 @@ describe('ops: the status for people', () => {
         'node      node-1, vtepd 0.1.0, up 2 h 0 min',
         'store     etcd, healthy, revision 42, answered 2 s ago',
         'lease     10.244.5.0/24 at 192.0.2.1, VTEP 02:00:00:00:00:01, expires in 23 h 0 min unless renewed',
-        'underlay  eth0, MTU 1500 (chosen by the default route)',
+        'underlay  eth0, MTU 1500 (has the ipv4 default route)',
         'overlay   vtep.1, VNI 1, UDP port 8472, MTU 1450, data path kernel',
         '          bridge vtep0, cluster network 10.244.0.0/16',
         'addresses 0 used, 253 free',

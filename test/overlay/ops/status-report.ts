@@ -22,7 +22,7 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
       vtepMAC: '02:00:00:00:00:01',
       expiresAt: '2026-02-01T11:00:00.000Z',
     },
-    underlay: { device: 'eth0', mtuBytes: 1500, chosenBy: 'the default route' },
+    underlay: { device: 'eth0', mtuBytes: 1500, chosenBy: 'has the ipv4 default route' },
     overlay: {
       device: 'vtep.1',
       vni: 1,
