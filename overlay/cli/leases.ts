@@ -1,10 +1,11 @@
 /** `vtepd leases`: what the store holds, read once. */
+import { existsSync } from 'node:fs';
 import { formatSubnet, type PerFamily } from '../../store/address.ts';
 import { type Lease, type NetworkConfig, networkFamilies } from '../../store/lease.ts';
 import type { LeaseSnapshot, NetworkRecord } from '../../store/lease-store.ts';
 import { loadStoreSettings, STORE_OPTIONS } from '../config/load-settings.ts';
 import type { OptionName } from '../config/options.ts';
-import { secretsOf } from '../config/settings.ts';
+import { type StoreSettings, secretsOf } from '../config/settings.ts';
 import { messageWithCauses } from '../ops/log.ts';
 import { printable } from '../ops/redact.ts';
 import { columns } from '../ops/render-status.ts';
@@ -14,6 +15,11 @@ import { helpText } from './help.ts';
 import { optionFlags, optionSections } from './option-flags.ts';
 
 const OPTIONS = ['config', ...STORE_OPTIONS] as const satisfies readonly OptionName[];
+
+class NoStoreError extends Error {
+  override readonly name = 'NoStoreError';
+  readonly code = 'VTEPD_NO_STORE';
+}
 
 export const command: Command = {
   name: 'leases',
@@ -34,7 +40,7 @@ export const command: Command = {
     for (const secret of secretsOf({ store: settings })) io.hide(secret);
     for (const warning of warnings) io.err(`warning: ${warning}\n`);
     const { openStore } = await import('../leases/open-store.ts');
-    const store = await openStore(settings);
+    const store = await openStore(existing(settings));
     try {
       const snapshot = await store.snapshot(io.signal);
       const report = leasesReport(store.kind, snapshot);
@@ -45,6 +51,15 @@ export const command: Command = {
     }
   },
 };
+
+/** The store as it is: looking into it neither makes it nor seeds it. */
+function existing(settings: StoreSettings): StoreSettings {
+  if (settings.kind !== 'embedded') return settings;
+  if (!existsSync(settings.path)) {
+    throw new NoStoreError(`there is no embedded store at ${settings.path}: check --embedded-path`);
+  }
+  return { kind: settings.kind, path: settings.path };
+}
 
 /** What `--json` prints: added to, never changed. */
 export interface LeasesReport {

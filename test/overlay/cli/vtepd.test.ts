@@ -10,6 +10,8 @@ import { expect } from 'chai';
 import { serveHttp } from '../../../overlay/ops/http.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
 import { packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
+import { parseAddress, parseMac } from '../../../store/address.ts';
+import { openEmbeddedStore } from '../../../store/embedded/embedded-store.ts';
 import { statusReport } from '../ops/status-report.ts';
 
 const VTEPD = join(import.meta.dirname, '../../../overlay/cli/vtepd.js');
@@ -182,6 +184,37 @@ describe('cli: vtepd', () => {
     } finally {
       listener.close();
       await once(listener, 'close');
+    }
+  });
+
+  it('lists the leases of a store that is there, and makes none that is not', async () => {
+    const path = join(folder, 'leases');
+    const argv = ['leases', '--store=embedded', '--embedded-path', path];
+    const none = await vtepd(argv);
+    expect([none.code, none.out, existsSync(path)]).to.deep.equal([1, '', false]);
+    expect(none.err).to.match(/there is no embedded store at .*--embedded-path \[VTEPD_NO_STORE\]/);
+    const store = openEmbeddedStore({ path, now: Date.now, random: Math.random });
+    try {
+      await store.setNetworkConfig('{"Network": "10.244.0.0/16"}');
+      const { signal } = new AbortController();
+      const network = await store.networkConfig(signal);
+      const attributes = {
+        publicAddress: { ipv4: parseAddress('192.0.2.1') },
+        backend: 'vxlan',
+        vtep: { ipv4: { vni: 1, mac: parseMac('02:00:00:00:00:01') } },
+      };
+      expect(network).to.not.equal(undefined);
+      if (network !== undefined) await store.claim({ network, attributes, ttlMs: 60_000 }, signal);
+      const { code, out, err } = await vtepd(argv);
+      expect([code, err]).to.deep.equal([0, '']);
+      expect(out).to.match(
+        /network 10\.244\.0\.0\/16.*\n\nLeases \(1\)\n.*\n10\.244\.\d+\.0\/24 +192\.0\.2\.1 +vxlan +1 +02:/,
+      );
+      const json = JSON.parse((await vtepd([...argv, '--json'])).out);
+      expect(json.leases).to.have.length(1);
+      expect(json.leases[0]).to.include({ publicIP: '192.0.2.1', vtepMAC: '02:00:00:00:00:01' });
+    } finally {
+      await store.close();
     }
   });
 
