@@ -51,7 +51,7 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
     mkdirSync(runDir, { recursive: true, mode: 0o755 });
     const metrics = createMetrics();
     // Its lock keeps a second daemon off this state directory, so it comes before everything that is written.
-    const registry = owned(AttachmentRegistry.open({ stateDir, log }), (part) => part.close());
+    const registry = owned(await AttachmentRegistry.open({ stateDir, log }), (part) => part.close());
     const memory = new NodeMemory(stateDir, randomFillSync, log);
     const store = owned(await openStore(settings.store), (part) => part.close());
     const cache = new SnapshotCache(stateDir, storeIdentity(settings.store), log);

@@ -78,14 +78,17 @@ export async function settleDevices(
 export function linkNeedsRepair(link: Link, wanted: WantedOverlay, bridgeIndex: number | undefined): boolean {
   if (link.name === wanted.bridge.name) {
     return (
-      link.index !== bridgeIndex || !link.up || Object.keys(bridgeDifferences(wanted.bridge, link)).length > 0
+      link.index !== bridgeIndex || !link.up || Object.keys(linkDifferences(wanted.bridge, link)).length > 0
     );
   }
   for (const family of wanted.families) {
     const device = wanted.vxlan[family];
-    if (link.name === device?.name) {
-      return !link.up || vxlanFault(device, link) !== undefined || link.mtuBytes !== device.mtuBytes;
-    }
+    if (link.name !== device?.name) continue;
+    return (
+      !link.up ||
+      vxlanFault(device, link) !== undefined ||
+      Object.keys(linkDifferences(device, link)).length > 0
+    );
   }
   return false;
 }
@@ -125,11 +128,7 @@ async function settleVxlan(
     if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
     changed('link', `${wanted.name} created`);
   }
-  const differences: LinkSettings = {
-    ...(link.mtuBytes === wanted.mtuBytes ? {} : { mtuBytes: wanted.mtuBytes }),
-    ...(link.alias === LINK_ALIAS ? {} : { alias: LINK_ALIAS }),
-  };
-  change(netlink, link, differences, changed);
+  change(netlink, link, linkDifferences(wanted, link), changed);
   links.set(wanted.name, link);
   return link.index;
 }
@@ -151,12 +150,11 @@ function create(netlink: NetlinkSocket, wanted: WantedVxlan, links: ReadonlyMap<
 }
 
 /** The parameter that makes a device unfit; undefined: it can stay. */
-function vxlanFault(wanted: WantedVxlan, { vxlan, mac, kind }: Link): string | undefined {
+function vxlanFault(wanted: WantedVxlan, { vxlan, kind }: Link): string | undefined {
   if (kind !== 'vxlan' || vxlan === undefined) return 'kind';
   if (vxlan.vni !== wanted.vni) return 'VNI';
   if (vxlan.port !== wanted.port) return 'port';
   if (vxlan.learning) return 'learning';
-  if (mac !== wanted.mac) return 'MAC';
   return vxlan.local === wanted.local ? undefined : 'local';
 }
 
@@ -180,11 +178,12 @@ async function settleBridge(
     // Said once more: only an MTU that was set, not one it was born with, survives the next port.
     netlink.request(setLink(link.index, { mtuBytes: wanted.mtuBytes }), `set the MTU of ${wanted.name}`);
   }
-  change(netlink, link, bridgeDifferences(wanted, link), changed);
+  change(netlink, link, linkDifferences(wanted, link), changed);
   return link.index;
 }
 
-const bridgeDifferences = (wanted: WantedBridge, link: Link): LinkSettings => ({
+/** What can be put right in a device's life. */
+const linkDifferences = (wanted: WantedBridge | WantedVxlan, link: Link): LinkSettings => ({
   ...(link.mtuBytes === wanted.mtuBytes ? {} : { mtuBytes: wanted.mtuBytes }),
   ...(link.mac === wanted.mac ? {} : { mac: wanted.mac }),
   ...(link.alias === LINK_ALIAS ? {} : { alias: LINK_ALIAS }),

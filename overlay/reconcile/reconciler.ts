@@ -26,7 +26,7 @@ import type { PodNetworkFacts, PodPort, PodSource } from '../desired/pods.ts';
 import { readLinkAddress } from '../kernel/address.ts';
 import { readLink } from '../kernel/link.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../kernel/netlink-message.ts';
-import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import type { NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
@@ -387,7 +387,7 @@ export class Reconciler {
     const changes = entries.tables.map((table) => table.changes());
     const adding = changes.flatMap((list) => list.filter(({ value }) => value !== undefined));
     const removing = changes.toReversed().flatMap((list) => list.filter(({ value }) => value === undefined));
-    const failures: Error[] = [];
+    const failures: NetlinkError[] = [];
     await this.#send(adding, (change) => change.table.kind.set(change.key, change.value ?? ''), failures);
     const replaced = adding.filter(({ table, before }) => before !== undefined && table.kind.removeReplaced);
     await this.#sendQuietly(replaced);
@@ -398,6 +398,12 @@ export class Reconciler {
     );
     const [first] = failures;
     if (first === undefined) return;
+    if (failures.every(({ code }) => code === 'ENODEV')) {
+      // The device went away under us, which is announced after its entries.
+      this.#marks.devices = true;
+      this.#schedule();
+      return;
+    }
     const more = failures.length > 1 ? ` (and ${failures.length - 1} more like it)` : '';
     throw new EntriesRefusedError(`${first.message}${more}`, { cause: first });
   }
@@ -405,12 +411,12 @@ export class Reconciler {
   async #send(
     changes: readonly EntryChange[],
     request: (change: EntryChange) => NetlinkRequest,
-    failures: Error[],
+    failures: NetlinkError[],
   ): Promise<void> {
     for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
       if (start > 0) await new Promise(setImmediate);
       const piece = changes.slice(start, start + CHANGES_A_TURN);
-      const failed = new Map<number, Error>();
+      const failed = new Map<number, NetlinkError>();
       for (const { index, error } of this.#options.netlink.execute(piece.map(request), (i) =>
         describe(piece[i] as EntryChange),
       )) {
@@ -451,7 +457,10 @@ export class Reconciler {
     const counts = new Map<string, number>();
     for (const { kind } of repaired) counts.set(kind, (counts.get(kind) ?? 0) + 1);
     for (const [kind, count] of counts) this.#options.metrics.repair(kind, count);
-    this.#options.log.warn('put right what was not as it should be', { count: repaired.length, objects });
+    this.#options.log.warn('put right what was not as it should be', {
+      count: repaired.length,
+      objects: objects.join(', '),
+    });
   }
 
   #release(error: Error): void {
