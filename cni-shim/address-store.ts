@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { type Address, type Family, tryAddress } from '../store/address.ts';
 import type { AttachmentKey } from './attachment.ts';
 import type { DurableFiles } from './durable-files.ts';
+import { hasCode, removeFile } from './files.ts';
 
 export interface ReservedAddress {
   readonly address: Address;
@@ -49,26 +50,31 @@ export class AddressStore {
 
   /** @returns false when the address has a file already */
   reserve(address: Address, holder: AttachmentKey): boolean {
-    mkdirSync(join(this.#root, holder.network), { recursive: true, mode: 0o700 });
+    const path = this.#path(holder.network, address);
     try {
-      this.#files.create(this.#path(holder.network, address), content(holder));
+      this.#files.create(path, content(holder));
       return true;
     } catch (error) {
       if (hasCode(error, 'EEXIST')) return false;
-      throw error;
+      if (!hasCode(error, 'ENOENT')) throw error;
     }
+    // The network's first address.
+    mkdirSync(join(this.#root, holder.network), { recursive: true, mode: 0o700 });
+    this.#files.create(path, content(holder));
+    return true;
   }
 
   /** Removes the address's file if it is this holder's. */
-  release(address: Address, holder: AttachmentKey): void {
+  async release(address: Address, holder: AttachmentKey): Promise<void> {
     const found = this.#read(holder.network, address)?.trim();
     // An early host-local wrote the container id alone.
     if (found !== content(holder).trim() && found !== holder.containerID) return;
-    try {
-      unlinkSync(this.#path(holder.network, address));
-    } catch (error) {
-      if (!hasCode(error, 'ENOENT')) throw error;
-    }
+    await removeFile(this.#path(holder.network, address));
+  }
+
+  /** Removes a file that a crash left empty. */
+  discard(address: Address, network: string): void {
+    unlinkSync(this.#path(network, address));
   }
 
   /** Where the next round of this family begins; lost with the machine's power, which costs nothing. */
@@ -106,6 +112,3 @@ export class AddressStore {
 }
 
 const content = (holder: AttachmentKey): string => `${holder.containerID}\r\n${holder.ifname}`;
-
-export const hasCode = (error: unknown, code: string): boolean =>
-  error instanceof Error && 'code' in error && error.code === code;

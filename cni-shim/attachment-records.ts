@@ -1,14 +1,22 @@
-/** The attachments' records on disk: `attachments/<host interface>.json`, one file an attachment. */
-import { mkdirSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
+/**
+ * The attachments' records on disk, one file an attachment: `attachments/<host interface>.adding.json` until
+ * the runtime has the answer to its ADD, then `attachments/<host interface>.json`.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { hasCode } from './address-store.ts';
-import { type Attachment, type AttachmentProgress, formatRecord, parseRecord } from './attachment.ts';
+import { type Attachment, formatRecord, parseRecord } from './attachment.ts';
 import type { DurableFiles } from './durable-files.ts';
+import { removeFile } from './files.ts';
+
+/** Whether the runtime has the answer to the ADD. */
+export type AttachmentProgress = 'adding' | 'attached';
 
 export interface StoredAttachment {
   readonly attachment: Attachment;
   readonly progress: AttachmentProgress;
 }
+
+const NAME = /^([a-z0-9]+)(\.adding)?\.json$/;
 
 export class AttachmentRecords {
   readonly #root: string;
@@ -25,12 +33,13 @@ export class AttachmentRecords {
     const stored: StoredAttachment[] = [];
     const malformed: { path: string; error: unknown }[] = [];
     for (const name of readdirSync(this.#root)) {
-      if (!name.endsWith('.json')) continue;
+      const [, hostInterface, adding] = NAME.exec(name) ?? [];
+      if (hostInterface === undefined) continue;
       const path = join(this.#root, name);
       try {
-        const record = parseRecord(readFileSync(path, 'utf8'));
-        if (name !== `${record.attachment.hostInterface}.json`) throw new Error('it is under another name');
-        stored.push(record);
+        const attachment = parseRecord(readFileSync(path, 'utf8'));
+        if (hostInterface !== attachment.hostInterface) throw new Error('it is under another name');
+        stored.push({ attachment, progress: adding === undefined ? 'attached' : 'adding' });
       } catch (error) {
         malformed.push({ path, error });
       }
@@ -38,20 +47,21 @@ export class AttachmentRecords {
     return { stored, malformed };
   }
 
-  /** The first record of an attachment must reach the disk before the ADD is answered; a later one need not. */
-  write(attachment: Attachment, progress: AttachmentProgress): void {
-    this.#files.replace(this.#path(attachment.hostInterface), formatRecord(attachment, progress), {
-      sync: progress === 'adding',
-    });
+  /** Writes or rewrites the record of an attachment that is being added. */
+  write(attachment: Attachment): void {
+    this.#files.replace(this.#path(attachment.hostInterface, 'adding'), formatRecord(attachment));
   }
 
-  remove(hostInterface: string): void {
-    try {
-      unlinkSync(this.#path(hostInterface));
-    } catch (error) {
-      if (!hasCode(error, 'ENOENT')) throw error;
-    }
+  /** Marks the attachment as attached. Lost with the machine's power, as are all attachments. */
+  confirm(hostInterface: string): void {
+    renameSync(this.#path(hostInterface, 'adding'), this.#path(hostInterface, 'attached'));
   }
 
-  #path = (hostInterface: string): string => join(this.#root, `${hostInterface}.json`);
+  async remove(hostInterface: string): Promise<void> {
+    const both = (['attached', 'adding'] as const).map((progress) => this.#path(hostInterface, progress));
+    await Promise.all(both.map((path) => removeFile(path)));
+  }
+
+  #path = (hostInterface: string, progress: AttachmentProgress): string =>
+    join(this.#root, progress === 'adding' ? `${hostInterface}.adding.json` : `${hostInterface}.json`);
 }

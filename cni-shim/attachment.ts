@@ -76,12 +76,8 @@ export function macOfAddress(address: Address): Mac {
     : localMac(createHash('sha256').update(bytes).digest());
 }
 
-/** Whether the runtime has the answer to the ADD. */
-export type AttachmentProgress = 'adding' | 'attached';
-
 const recordSchema = z.object({
   version: z.literal(1),
-  progress: z.enum(['adding', 'attached']),
   network: z.string(),
   containerID: z.string(),
   ifname: z.string(),
@@ -107,11 +103,10 @@ const recordSchema = z.object({
 });
 
 /** The attachment's record on disk: JSON, for people too. */
-export function formatRecord(attachment: Attachment, progress: AttachmentProgress): string {
+export function formatRecord(attachment: Attachment): string {
   const { hostInterface: _, routes, ...rest } = attachment;
   const record = {
     version: 1,
-    progress,
     ...rest,
     routes: routes.map((route) => ({ ...route, destination: formatSubnet(route.destination) })),
   };
@@ -119,10 +114,7 @@ export function formatRecord(attachment: Attachment, progress: AttachmentProgres
 }
 
 /** @throws an Error that says what is wrong with the record */
-export function parseRecord(text: string): {
-  readonly attachment: Attachment;
-  readonly progress: AttachmentProgress;
-} {
-  const { version: _, progress, ...rest } = recordSchema.parse(JSON.parse(text));
-  return { attachment: { ...rest, pod: rest.pod, hostInterface: hostInterfaceName(rest) }, progress };
+export function parseRecord(text: string): Attachment {
+  const { version: _, ...rest } = recordSchema.parse(JSON.parse(text));
+  return { ...rest, pod: rest.pod, hostInterface: hostInterfaceName(rest) };
 }

@@ -4,7 +4,7 @@
  */
 import { closeSync, fstatSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import { type ReceivedWithDescriptors, receiveWithDescriptors } from '../overlay/kernel/unix-descriptors.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
@@ -15,7 +15,8 @@ import type { PodHandles } from './verbs/context.ts';
 const REQUEST_LIMIT_MS = 10_000;
 /** A shim reads the answer and ends at once; one that does not is stopped: nobody knows if it ever goes on. */
 const DELIVERY_LIMIT_MS = 5_000;
-/** How soon to look again for the first bytes. They are there already, nearly always. */
+/** Turns of the event loop, some 10 µs each when it is idle. */
+const EAGER_ATTEMPTS = 50;
 const FIRST_BYTES_RETRY_MS = 1;
 
 export class Connection {
@@ -23,7 +24,7 @@ export class Connection {
   readonly #gone = new AbortController();
   readonly #closed: Promise<boolean>;
   #descriptors: readonly number[] = [];
-  #pod: PodHandles | undefined;
+  #pod: PodDescriptors | undefined;
 
   /** @param socket accepted with `pauseOnConnect`, so nothing of it has been read */
   constructor(socket: Socket) {
@@ -52,11 +53,11 @@ export class Connection {
 
   /** The request; undefined when the client closed without one. @throws FrameError, AbortError */
   async receive(stopping: AbortSignal): Promise<RequestFrame | undefined> {
-    const limit = AbortSignal.any([stopping, this.gone, AbortSignal.timeout(REQUEST_LIMIT_MS)]);
-    const first = await this.#firstBytes(limit);
+    const first = this.#tryFirstBytes() ?? (await this.#firstBytes(stopping));
     this.#descriptors = first.descriptors;
     if (first.bytes.length === 0) return undefined;
-    const frame = await this.#whole(first.bytes, limit);
+    const complete = first.bytes.length === requestLength(first.bytes);
+    const frame = complete ? first.bytes : await this.#whole(first.bytes, stopping);
     this.#adoptDescriptors();
     // From here on only its end is of interest.
     this.#socket.resume();
@@ -83,10 +84,8 @@ export class Connection {
 
   /** Lets go of the pod's namespace, which would live on while we hold it. */
   releasePod(): void {
-    this.#pod?.netlink.close();
-    const netlinkFd = this.#pod?.netlink.fd;
     this.#pod = undefined;
-    for (const fd of this.#descriptors) if (fd !== netlinkFd) closeSync(fd);
+    for (const fd of this.#descriptors) closeSync(fd);
     this.#descriptors = [];
   }
 
@@ -95,21 +94,31 @@ export class Connection {
     this.#socket.destroy();
   }
 
-  async #firstBytes(limit: AbortSignal): Promise<ReceivedWithDescriptors> {
-    for (;;) {
+  /** Undefined: none have come yet. */
+  #tryFirstBytes(): ReceivedWithDescriptors | undefined {
+    const fd = descriptorOf(this.#socket);
+    return fd === undefined ? { bytes: Buffer.alloc(0), descriptors: [] } : receiveWithDescriptors(fd);
+  }
+
+  /** Between a shim's connect and its first bytes are some 20 µs: looks again at once, and only later sleeps. */
+  async #firstBytes(stopping: AbortSignal): Promise<ReceivedWithDescriptors> {
+    const limit = this.#limit(stopping);
+    for (let attempt = 0; ; attempt++) {
+      if (attempt < EAGER_ATTEMPTS) await immediate();
+      else await sleep(FIRST_BYTES_RETRY_MS, undefined, { signal: limit });
       limit.throwIfAborted();
-      const fd = descriptorOf(this.#socket);
-      if (fd === undefined) return { bytes: Buffer.alloc(0), descriptors: [] };
-      const received = receiveWithDescriptors(fd);
+      const received = this.#tryFirstBytes();
       if (received !== undefined) return received;
-      await sleep(FIRST_BYTES_RETRY_MS, undefined, { signal: limit });
     }
   }
 
+  #limit = (stopping: AbortSignal): AbortSignal =>
+    AbortSignal.any([stopping, this.gone, AbortSignal.timeout(REQUEST_LIMIT_MS)]);
+
   /** The rest of a request longer than one read, by Node's own way. */
-  async #whole(first: Buffer, limit: AbortSignal): Promise<Buffer> {
+  async #whole(first: Buffer, stopping: AbortSignal): Promise<Buffer> {
+    const limit = this.#limit(stopping);
     let frame = first;
-    if (frame.length === requestLength(frame)) return frame;
     const chunks: Buffer[] = [first];
     let received = first.length;
     let wanted = requestLength(first);
@@ -148,7 +157,24 @@ export class Connection {
     if (netlinkFd === undefined || this.#descriptors.length !== 2 || !fstatSync(netlinkFd).isSocket()) {
       throw new FrameError('a request comes with a namespace and a netlink socket, or with neither');
     }
-    this.#pod = { namespaceFd, netlink: new NetlinkSocket(netlinkFd) };
+    this.#pod = new PodDescriptors(namespaceFd, netlinkFd);
+  }
+}
+
+/** A DEL seldom needs the socket: it is set up by the first who does. The connection closes the descriptors. */
+class PodDescriptors implements PodHandles {
+  readonly namespaceFd: number;
+  readonly #netlinkFd: number;
+  #netlink: NetlinkSocket | undefined;
+
+  constructor(namespaceFd: number, netlinkFd: number) {
+    this.namespaceFd = namespaceFd;
+    this.#netlinkFd = netlinkFd;
+  }
+
+  get netlink(): NetlinkSocket {
+    this.#netlink ??= new NetlinkSocket(this.#netlinkFd);
+    return this.#netlink;
   }
 }
 

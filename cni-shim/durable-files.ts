@@ -1,17 +1,12 @@
 /**
- * Small files, each written whole or not at all, and put on disk in common.
- *
- * A file is written under a scratch name and then linked (if there must be none of its name yet) or renamed
- * (if it replaces one): a reader, or a restart after kill -9, sees the old state or the new one. Waiting for
- * the disk is a second step, `flushed`: what many callers wrote at about the same time shares one round of
- * fsync (a group commit), on threads of Node's pool, while the callers go on with the kernel. 50 files
- * written at once cost about as much as 3 written one after the other.
+ * Small files that are put on disk in common: writing is one step, waiting for the disk another. What many
+ * callers wrote at about the same time shares one round of fsync (a group commit), on threads of Node's
+ * pool, while the callers go on with the kernel.
  */
 import {
   close,
   closeSync,
   fsync,
-  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -42,23 +37,18 @@ export class DurableFiles {
     for (const name of readdirSync(scratch)) rmSync(join(scratch, name), { force: true });
   }
 
-  /** Creates a file. @throws with code EEXIST when there is one of that name, which stays as it is */
+  /**
+   * Creates a file. After a crash in the middle it may be there and empty.
+   * @throws with code EEXIST when there is one of that name, which stays as it is
+   */
   create(path: string, content: string): void {
-    const { fd, scratch } = this.#write(content);
-    try {
-      linkSync(scratch, path);
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    } finally {
-      unlinkSync(scratch);
-    }
-    this.#toSync(fd, path);
+    this.#toSync(writeNew(path, content), path);
   }
 
-  /** Creates or replaces a file. `sync: false` for what may be lost with the machine's power. */
-  replace(path: string, content: string, { sync }: { readonly sync: boolean }): void {
-    const { fd, scratch } = this.#write(content);
+  /** Creates or replaces a file, whole or not at all. */
+  replace(path: string, content: string): void {
+    const scratch = join(this.#scratch, `${process.pid}.${this.#counter++}`);
+    const fd = writeNew(scratch, content);
     try {
       renameSync(scratch, path);
     } catch (error) {
@@ -66,8 +56,7 @@ export class DurableFiles {
       unlinkSync(scratch);
       throw error;
     }
-    if (sync) this.#toSync(fd, path);
-    else closeSync(fd);
+    this.#toSync(fd, path);
   }
 
   /** Resolves when everything written before the call is on disk. @throws what fsync(2) does */
@@ -105,19 +94,6 @@ export class DurableFiles {
     }
   }
 
-  #write(content: string): { readonly fd: number; readonly scratch: string } {
-    const scratch = join(this.#scratch, `${process.pid}.${this.#counter++}`);
-    const fd = openSync(scratch, 'wx', 0o600);
-    try {
-      writeSync(fd, content);
-    } catch (error) {
-      closeSync(fd);
-      unlinkSync(scratch);
-      throw error;
-    }
-    return { fd, scratch };
-  }
-
   #toSync(fd: number, path: string): void {
     this.#files.push(fd);
     this.#directories.add(dirname(path));
@@ -126,5 +102,18 @@ export class DurableFiles {
   /** Waits for a round under way; afterwards nothing is open. */
   async close(): Promise<void> {
     while (this.#files.length > 0 || this.#running !== undefined) await this.flushed().catch(() => {});
+  }
+}
+
+/** @returns the descriptor, for the sync to come */
+function writeNew(path: string, content: string): number {
+  const fd = openSync(path, 'wx', 0o600);
+  try {
+    writeSync(fd, content);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    unlinkSync(path);
+    throw error;
   }
 }

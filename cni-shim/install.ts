@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, copyFile, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { hasCode } from './address-store.ts';
 import { CONFLIST_NAME, type ConflistSettings, conflistText, PLUGIN_NAME } from './conflist.ts';
+import { hasCode } from './files.ts';
 
 export interface CniFolders {
   readonly confDir: string;

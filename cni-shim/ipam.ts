@@ -3,8 +3,9 @@
  * that say the same: here, for speed, and in the AddressStore's files. One address has one holder over all
  * networks of the node, since they share its subnet.
  *
- * Every method is one short synchronous stretch, so no two callers ever see the same address free.
+ * Choosing is one short synchronous stretch, so no two callers ever see the same address free.
  */
+import type { Log } from '../overlay/ops/log.ts';
 import {
   type Address,
   FAMILIES,
@@ -19,6 +20,9 @@ import { AddressPool } from './address-pool.ts';
 import type { AddressStore } from './address-store.ts';
 import type { AttachmentAddress, AttachmentKey } from './attachment.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
+
+/** How long the last address given may stay unwritten; losing it only makes the next round begin elsewhere. */
+const SAVE_LAST_MS = 100;
 
 export interface AddressRequest {
   readonly holder: AttachmentKey;
@@ -48,13 +52,17 @@ export class AddressTakenError extends Error {
 
 export class Ipam {
   readonly #store: AddressStore;
+  readonly #log: Log;
   readonly #held = new Map<Address, AttachmentKey>();
   /** Those of #held that no attachment of ours holds: an earlier plugin's. */
   readonly #foreign = new Set<Address>();
   readonly #pools = new Map<string, AddressPool>();
+  readonly #last = new Map<string, { readonly network: string; readonly address: Address }>();
+  #saving: NodeJS.Timeout | undefined;
 
-  constructor(store: AddressStore) {
+  constructor(store: AddressStore, log: Log) {
     this.#store = store;
+    this.#log = log;
   }
 
   /**
@@ -66,6 +74,11 @@ export class Ipam {
     const disputed: Address[] = [];
     for (const { address, holder } of this.#store.list()) {
       const owner = ours.get(address);
+      // A crash between the file's creation and its content.
+      if (owner !== undefined && holder.containerID === '') {
+        this.#store.discard(address, holder.network);
+        continue;
+      }
       if (owner !== undefined && !sameKey(owner, holder)) disputed.push(address);
       if (owner === undefined || !sameKey(owner, holder)) this.#foreign.add(address);
       this.#held.set(address, holder);
@@ -97,34 +110,31 @@ export class Ipam {
     }
   }
 
-  /** Writes the files of chosen addresses. @throws AddressTakenError, with none of them held any more */
+  /** Writes the files of chosen addresses. @throws AddressTakenError; the others are to be released then */
   write(holder: AttachmentKey, chosen: readonly AttachmentAddress[]): void {
-    for (const [i, { address }] of chosen.entries()) {
-      let reserved = false;
-      try {
-        reserved = this.#store.reserve(address, holder);
-      } finally {
-        if (!reserved) {
-          for (const other of chosen.slice(0, i)) this.#store.release(other.address, holder);
-          for (const other of chosen) this.#forget(other.address);
-        }
-      }
-      if (!reserved) {
+    for (const { address } of chosen) {
+      if (!this.#store.reserve(address, holder)) {
         this.#held.set(address, { network: holder.network, containerID: '', ifname: '' });
         this.#foreign.add(address);
         throw new AddressTakenError(address);
       }
-      this.#store.rememberLast(holder.network, familyOf(address), address);
+      this.#rememberLast(holder.network, address);
     }
   }
 
-  /** Frees addresses that this holder has; others stay. */
-  release(holder: AttachmentKey, addresses: readonly Address[]): void {
+  /** Frees addresses that this holder has; others stay. They are held until their files are gone. */
+  async release(holder: AttachmentKey, addresses: readonly Address[]): Promise<void> {
+    await Promise.all(addresses.map((address) => this.#store.release(address, holder)));
     for (const address of addresses) {
-      this.#store.release(address, holder);
       const current = this.#held.get(address);
       if (current !== undefined && sameKey(current, holder)) this.#forget(address);
     }
+  }
+
+  /** Writes what has been waiting to be written. */
+  close(): void {
+    clearTimeout(this.#saving);
+    this.#saveLast();
   }
 
   /** Whether the address's file and our memory agree that it is this holder's. */
@@ -152,6 +162,24 @@ export class Ipam {
       return { used, free: Math.max(0, this.#pool(subnet, gateway).size - used) };
     };
     return { ipv4: count('ipv4'), ipv6: count('ipv6') };
+  }
+
+  /** Written at leisure: of many ADDs in a row only the last one's counts. */
+  #rememberLast(network: string, address: Address): void {
+    this.#last.set(`${network} ${familyOf(address)}`, { network, address });
+    this.#saving ??= setTimeout(() => this.#saveLast(), SAVE_LAST_MS).unref();
+  }
+
+  #saveLast(): void {
+    this.#saving = undefined;
+    for (const { network, address } of this.#last.values()) {
+      try {
+        this.#store.rememberLast(network, familyOf(address), address);
+      } catch (error) {
+        this.#log.debug('the last address given could not be noted', { address, error });
+      }
+    }
+    this.#last.clear();
   }
 
   #chooseOne(request: AddressRequest, family: Family, pool: AddressPool): Address {

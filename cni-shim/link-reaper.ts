@@ -13,7 +13,7 @@ const DOOMED_GROUP = 0x76747078;
 
 interface Removal {
   readonly name: string;
-  readonly resolve: () => void;
+  readonly resolve: (existed: boolean) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -27,8 +27,8 @@ export class LinkReaper {
     this.#netlink = netlink;
   }
 
-  /** Resolves when the link and its far end are gone, also when there was none. @throws NetlinkError */
-  remove(name: string): Promise<void> {
+  /** Resolves when the link and its far end are gone: with false when there was none. @throws NetlinkError */
+  remove(name: string): Promise<boolean> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ name, resolve, reject });
       this.#running ??= this.#run();
@@ -71,7 +71,7 @@ export class LinkReaper {
       }
       for (const removal of batch) {
         const error = failed.get(removal);
-        if (error === undefined) removal.resolve();
+        if (error === undefined) removal.resolve(found.some((one) => one.removal === removal));
         else removal.reject(error);
       }
     } catch (error) {

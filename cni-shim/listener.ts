@@ -1,8 +1,8 @@
 /** A unix socket that only its owner may connect to, taken over from a daemon that died. */
-import { mkdirSync, statSync, unlinkSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { hasCode } from './address-store.ts';
+import { hasCode, removeFile } from './files.ts';
 
 /** sockaddr_un's path, without its terminating zero. */
 const MAX_PATH_BYTES = 107;
@@ -48,7 +48,7 @@ export class SocketListener {
           `another vtepd listens on ${this.#path}; give each its own --run-dir, or stop it`,
         );
       }
-      removeFile(this.#path);
+      await removeFile(this.#path);
       await this.#bind();
     }
   }
@@ -101,12 +101,4 @@ function answers(path: string): Promise<boolean> {
     });
     socket.once('error', (error) => resolve(!hasCode(error, 'ECONNREFUSED') && !hasCode(error, 'ENOENT')));
   });
-}
-
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error;
-  }
 }

@@ -3,11 +3,11 @@
  *
  * What an attachment goes through, and what a crash there leaves for the next start:
  *
- *     reserved   record ("adding"), then address files     no link: record and addresses are given up
- *     standing   the link exists, the runtime may or       kept: an ADD again rebuilds it, a DEL removes it
+ *     reserved   record (.adding), then address files     no link: record and addresses are given up
+ *     standing   the link exists, the runtime may or      kept: an ADD again rebuilds it, a DEL removes it
  *                may not have the answer
- *     attached   the runtime has it ("attached")           kept; without its link (a reboot) given up
- *     leaving    the link is being removed                 as attached
+ *     attached   the runtime has it; record renamed       kept; without its link (a reboot) given up
+ *     leaving    the link is being removed                as attached
  *
  * The record comes before the address files and goes after them, so there is never an address of ours that
  * no record names; and it outlives the link, so there is never a link of ours without a record.
@@ -20,10 +20,11 @@ import { listLinks } from '../overlay/kernel/link.ts';
 import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import type { Log } from '../overlay/ops/log.ts';
 import type { Address, PerFamily, Subnet } from '../store/address.ts';
-import { AddressStore, hasCode } from './address-store.ts';
+import { AddressStore } from './address-store.ts';
 import { type Attachment, type AttachmentKey, attachmentText, hostInterfaceName } from './attachment.ts';
 import { AttachmentRecords } from './attachment-records.ts';
 import { DurableFiles } from './durable-files.ts';
+import { hasCode } from './files.ts';
 import { type AddressRequest, AddressTakenError, type AddressUse, Ipam } from './ipam.ts';
 
 export type AttachmentPhase = 'reserved' | 'standing' | 'attached' | 'leaving';
@@ -70,21 +71,21 @@ export class AttachmentRegistry implements PodSource {
     this.#lock = lock;
     this.#files = new DurableFiles(join(stateDir, 'scratch'));
     this.#records = new AttachmentRecords(join(stateDir, 'attachments'), this.#files);
-    this.#ipam = new Ipam(new AddressStore(join(stateDir, 'networks'), this.#files));
+    this.#ipam = new Ipam(new AddressStore(join(stateDir, 'networks'), this.#files), log);
   }
 
   /**
    * Reads what is on disk and gives up what has no link any more.
    * @throws StateInUseError; NodeJS.ErrnoException when the directory cannot be read or written
    */
-  static open({ stateDir, log, openNetlink }: RegistryOptions): AttachmentRegistry {
+  static async open({ stateDir, log, openNetlink }: RegistryOptions): Promise<AttachmentRegistry> {
     mkdirSync(stateDir, { recursive: true, mode: 0o755 });
     const lock = lockState(stateDir);
     try {
       const registry = new AttachmentRegistry(log, lock, stateDir);
       using netlink = (openNetlink ?? (() => NetlinkSocket.open()))();
       const links = listLinks(netlink).map((link) => link.name);
-      registry.#load(new Set(links.filter((name) => name.startsWith(POD_INTERFACE_PREFIX))));
+      await registry.#load(new Set(links.filter((name) => name.startsWith(POD_INTERFACE_PREFIX))));
       return registry;
     } catch (error) {
       lock[Symbol.dispose]();
@@ -136,21 +137,20 @@ export class AttachmentRegistry implements PodSource {
    * @param complete makes the attachment of the addresses chosen
    * @throws CniError when there is no address
    */
-  reserve(request: AddressRequest, complete: (addresses: Attachment['addresses']) => Attachment): Attachment {
+  async reserve(
+    request: AddressRequest,
+    complete: (addresses: Attachment['addresses']) => Attachment,
+  ): Promise<Attachment> {
     for (;;) {
       const addresses = this.#ipam.choose(request);
       const attachment = complete(addresses);
       try {
-        this.#records.write(attachment, 'adding');
+        this.#records.write(attachment);
         this.#ipam.write(request.holder, addresses);
         this.#set(attachment, 'reserved');
         return attachment;
       } catch (error) {
-        this.#ipam.release(
-          request.holder,
-          addresses.map(({ address }) => address),
-        );
-        this.#records.remove(attachment.hostInterface);
+        await this.#giveUp(attachment);
         if (!(error instanceof AddressTakenError)) throw error;
         this.#log.warn('an address is reserved by another program; taking the next', {
           address: error.address,
@@ -167,13 +167,15 @@ export class AttachmentRegistry implements PodSource {
 
   /** The link is there. @param attachment as it turned out: fewer routes, perhaps */
   stands(attachment: Attachment): void {
+    const planned = this.#entries.get(attachment.hostInterface)?.attachment;
+    if (attachment.routes.length !== planned?.routes.length) this.#records.write(attachment);
     this.#set(attachment, 'standing');
   }
 
   /** The runtime has the answer. */
   confirm(attachment: Attachment): void {
     this.#set(attachment, 'attached');
-    this.#records.write(attachment, 'attached');
+    this.#records.confirm(attachment.hostInterface);
   }
 
   /** The link is about to be removed: the overlay stops caring for it. */
@@ -187,12 +189,8 @@ export class AttachmentRegistry implements PodSource {
   }
 
   /** Nothing holds the addresses any more: they are free, and the attachment is forgotten. */
-  release(attachment: Attachment): void {
-    this.#ipam.release(
-      attachment,
-      attachment.addresses.map(({ address }) => address),
-    );
-    this.#records.remove(attachment.hostInterface);
+  async release(attachment: Attachment): Promise<void> {
+    await this.#giveUp(attachment);
     this.#entries.delete(attachment.hostInterface);
     this.#ports = undefined;
   }
@@ -206,24 +204,23 @@ export class AttachmentRegistry implements PodSource {
    * Frees what an earlier plugin, or a record that cannot be read, reserved on a network.
    * @param isStale asked of every holder that is no attachment of ours
    */
-  releaseForeign(network: string, isStale: (holder: AttachmentKey) => boolean): Address[] {
-    const released: Address[] = [];
-    for (const { address, holder } of this.#ipam.foreign(network)) {
-      if (!isStale(holder)) continue;
-      this.#ipam.release(holder, [address]);
-      this.#records.remove(hostInterfaceName(holder));
-      released.push(address);
+  async releaseForeign(network: string, isStale: (holder: AttachmentKey) => boolean): Promise<Address[]> {
+    const stale = this.#ipam.foreign(network).filter(({ holder }) => isStale(holder));
+    for (const { address, holder } of stale) {
+      await this.#ipam.release(holder, [address]);
+      await this.#records.remove(hostInterfaceName(holder));
     }
-    return released;
+    return stale.map(({ address }) => address);
   }
 
   /** Afterwards nothing is open, and another daemon may use the directory. */
   async close(): Promise<void> {
+    this.#ipam.close();
     await this.#files.close();
     this.#lock[Symbol.dispose]();
   }
 
-  #load(links: Set<string>): void {
+  async #load(links: Set<string>): Promise<void> {
     const { stored, malformed } = this.#records.load();
     for (const { path, error } of malformed) {
       this.#log.error('the record of an attachment cannot be read; its addresses stay reserved', {
@@ -242,7 +239,7 @@ export class AttachmentRegistry implements PodSource {
     for (const { attachment, progress } of stored) {
       this.#set(attachment, progress === 'attached' ? 'attached' : 'standing');
       if (links.delete(attachment.hostInterface)) continue;
-      this.release(attachment);
+      await this.release(attachment);
       gone++;
     }
     if (gone > 0) {
@@ -253,6 +250,15 @@ export class AttachmentRegistry implements PodSource {
         device,
       });
     }
+  }
+
+  /** The files: the record last, so that it names the addresses until they are free. */
+  async #giveUp(attachment: Attachment): Promise<void> {
+    await this.#ipam.release(
+      attachment,
+      attachment.addresses.map(({ address }) => address),
+    );
+    await this.#records.remove(attachment.hostInterface);
   }
 
   #set(attachment: Attachment, phase: AttachmentPhase): void {

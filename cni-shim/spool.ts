@@ -6,7 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Log } from '../overlay/ops/log.ts';
-import { hasCode } from './address-store.ts';
+import { hasCode, removeFile } from './files.ts';
 import { decodeRequest, type RequestFrame } from './frames.ts';
 
 /** The shim's scratch files begin with a dot; one this old is of a shim that was killed. */
@@ -56,7 +56,7 @@ export class Spool {
         const path = join(this.#options.directory, name);
         const request = this.#read(path);
         const left = request === undefined ? undefined : await this.#options.carryOut(request);
-        if (left === undefined) removeFile(path);
+        if (left === undefined) await removeFile(path);
         else waiting.add(left);
       }),
     );
@@ -92,14 +92,6 @@ export class Spool {
   #removeStale(name: string): void {
     const path = join(this.#options.directory, name);
     const modified = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
-    if (modified !== undefined && Date.now() - modified > STALE_SCRATCH_MS) removeFile(path);
-  }
-}
-
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (!hasCode(error, 'ENOENT')) throw error;
+    if (modified !== undefined && Date.now() - modified > STALE_SCRATCH_MS) unlinkSync(path);
   }
 }

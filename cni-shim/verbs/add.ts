@@ -45,7 +45,7 @@ export async function add(
   const preferred = await clearTheWay(context, request, pod);
   signal.throwIfAborted();
 
-  let attachment = reserve(context, request, facts, preferred);
+  let attachment = await reserve(context, request, facts, preferred);
   try {
     context.checkpoint('add:reserved');
     const onDisk = registry.flushed();
@@ -125,7 +125,7 @@ async function clearTheWay(
   if (link !== undefined) await reaper.remove(hostInterface);
   if (earlier !== undefined) {
     log.info('an earlier attempt to attach this pod is replaced', { attachment: attachmentText(key) });
-    registry.release(earlier.attachment);
+    await registry.release(earlier.attachment);
   }
   if (findLink(pod.netlink, request.ifname) !== undefined) {
     throw new CniError(
@@ -136,12 +136,12 @@ async function clearTheWay(
   return earlier?.attachment.addresses.map(({ address }) => address) ?? [];
 }
 
-function reserve(
+async function reserve(
   { registry }: VerbContext,
   request: AttachmentRequest,
   facts: PodNetworkFacts,
   preferred: readonly Address[],
-): Attachment {
+): Promise<Attachment> {
   const { config, containerID, ifname, netns, pod } = request;
   const holder = { network: config.name, containerID, ifname };
   const { subnets, gateways } = facts;
@@ -185,7 +185,7 @@ async function undo(context: VerbContext, attachment: Attachment): Promise<void>
   registry.leaves(attachment);
   try {
     await reaper.remove(attachment.hostInterface);
-    registry.release(attachment);
+    await registry.release(attachment);
   } catch (error) {
     registry.remains(attachment);
     log.error('an ADD could not be undone; the next ADD or DEL of the pod tries again', {

@@ -30,8 +30,8 @@ export async function detach(
   if (attachment !== undefined) registry.leaves(attachment);
   context.checkpoint('del:leaving');
   try {
-    await reaper.remove(hostInterfaceName(key));
-    if (pod !== undefined && attachment !== undefined) await removeLeftEnd(pod, attachment);
+    const existed = await reaper.remove(hostInterfaceName(key));
+    if (!existed && pod !== undefined && attachment !== undefined) await removeLeftEnd(pod, attachment);
   } catch (cause) {
     if (attachment !== undefined) registry.remains(attachment);
     throw new CniError(
@@ -42,11 +42,11 @@ export async function detach(
   }
   context.checkpoint('del:removed');
   if (attachment !== undefined) {
-    registry.release(attachment);
+    await registry.release(attachment);
     log.info('pod detached', { attachment: attachmentText(key), pod: attachment.pod });
   }
   // A pod of the plugin that was here before us, or one whose record cannot be read.
-  registry.releaseForeign(
+  await registry.releaseForeign(
     key.network,
     (holder) =>
       holder.containerID === key.containerID && (holder.ifname === key.ifname || holder.ifname === ''),

@@ -32,7 +32,7 @@ export async function gc(context: VerbContext, request: NetworkRequest, turns: K
       }),
     ),
   );
-  const released = registry.releaseForeign(
+  const released = await registry.releaseForeign(
     network,
     (holder) => !valid.has(key(holder)) && registry.find(holder) === undefined,
   );

@@ -1,5 +1,5 @@
 /** ADD, CHECK and DEL of real pods by the real plugin: what the kernel then holds, and what is on disk. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { until } from '../../overlay/lab/wait.ts';
@@ -38,9 +38,9 @@ describe('attaching pods', () => {
 
     const reserved = join(node.stateDir, 'networks', 'test-net', address);
     expect(readFileSync(reserved, 'utf8')).to.equal(`${pod}\r\neth0`);
-    expect(readFileSync(join(node.stateDir, 'networks/test-net/last_reserved_ip.0'), 'utf8')).to.equal(
-      address,
-    );
+    const last = join(node.stateDir, 'networks/test-net/last_reserved_ip.0');
+    await until(() => existsSync(last), { what: 'the last address', deadlineMs: 10_000 });
+    expect(readFileSync(last, 'utf8')).to.equal(address);
     expect(statSync(reserved).mode & 0o777).to.equal(0o600);
 
     expect(await node.call('DEL', { pod })).to.include({ status: 0, stdout: '' });

@@ -146,7 +146,7 @@ export class TestNode {
 
   async start(checkpoint?: (step: Checkpoint) => void): Promise<void> {
     const { stateDir, log, socketPath, network, openNetlink } = this;
-    this.registry = AttachmentRegistry.open({ stateDir, log, openNetlink });
+    this.registry = await AttachmentRegistry.open({ stateDir, log, openNetlink });
     network.registry = this.registry;
     this.server = await createCniServer({
       socketPath,
