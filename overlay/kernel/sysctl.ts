@@ -4,6 +4,8 @@
  * settings are named by path, not with dots.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { attributes, type NetlinkMessage } from './netlink-message.ts';
+import { RTM_NEWNETCONF } from './rtnetlink.ts';
 
 const ROOT = '/proc/sys/net';
 
@@ -20,4 +22,16 @@ export function readSysctl(path: string): string | undefined {
 /** `sysctl -w net.PATH=VALUE` */
 export function writeSysctl(path: string, value: string): void {
   writeFileSync(`${ROOT}/${path}`, value);
+}
+
+const NETCONFA_IFINDEX = 1;
+
+/**
+ * The device whose forwarding or rp_filter changed (RTM_NEWNETCONF); negative: that of all or of the default.
+ * The kernel announces no other setting.
+ */
+export function changedSettings({ type, body }: NetlinkMessage): number | undefined {
+  if (type !== RTM_NEWNETCONF || body.length < 4) return undefined;
+  const index = attributes(body, 4)[NETCONFA_IFINDEX];
+  return index !== undefined && index.length >= 4 ? index.readInt32LE(0) : undefined;
 }

@@ -28,6 +28,7 @@ import { readLink } from '../kernel/link.ts';
 import type { NetlinkMessage, NetlinkRequest } from '../kernel/netlink-message.ts';
 import type { NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
+import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { type DeviceIndexes, linkNeedsRepair, portNeedsRepair, settleDevices } from './devices.ts';
@@ -249,7 +250,7 @@ export class Reconciler {
       case RTM_DELLINK: {
         const link = readLink(message);
         if (link === undefined) return false;
-        const ours = link.index === this.#indexes?.bridge || this.#isVxlan(link.index);
+        const ours = this.#isOurs(link.index);
         if (message.type === RTM_DELLINK) return ours;
         // Going down took the entries along, without a word of most of them.
         if (ours && !link.up) this.#marks.entries = true;
@@ -262,17 +263,20 @@ export class Reconciler {
       case RTM_NEWADDR:
       case RTM_DELADDR: {
         const index = readLinkAddress(message)?.linkIndex;
-        return index !== undefined && (index === this.#indexes?.bridge || this.#isVxlan(index));
+        return index !== undefined && this.#isOurs(index);
       }
-      case RTM_NEWNETCONF:
-        return true;
+      case RTM_NEWNETCONF: {
+        const index = changedSettings(message);
+        if (index === undefined) return false;
+        return index < 0 || this.#isOurs(index) || index === wanted.underlay.link.index;
+      }
       default:
         return false;
     }
   }
 
-  #isVxlan(index: number): boolean {
-    return Object.values(this.#indexes?.vxlan ?? {}).includes(index);
+  #isOurs(index: number): boolean {
+    return index === this.#indexes?.bridge || Object.values(this.#indexes?.vxlan ?? {}).includes(index);
   }
 
   #isNamed(name: string, wanted: WantedOverlay): boolean {
