@@ -19,6 +19,8 @@ const FLAGS = [JSON_FLAG, ALL_FLAG];
 /** Rows of a table before `--all` is asked for. */
 const MAX_ROWS = 20;
 const ANSWER_TIMEOUT_MS = 10_000;
+/** How much of an unexpected answer is shown. */
+const MAX_QUOTED = 200;
 
 /** The daemon did not answer with a status. */
 class StatusUnavailableError extends Error {
@@ -69,8 +71,9 @@ function fetchText(address: HttpAddress, path: string, signal: AbortSignal): Pro
     };
     const request = get(url, { signal, agent: false }, (response) => {
       collect(response).then((text) => {
-        if (response.statusCode === 200) resolve(text);
-        else fail(new Error(`HTTP ${response.statusCode}`));
+        if (response.statusCode === 200) return resolve(text);
+        const answer = `HTTP ${response.statusCode}: ${text.slice(0, MAX_QUOTED).trim()}`;
+        return reject(new StatusUnavailableError(`${url} answers ${answer}`));
       }, fail);
     });
     request.setTimeout(ANSWER_TIMEOUT_MS, () =>

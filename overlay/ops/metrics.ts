@@ -1,11 +1,9 @@
 /**
- * The daemon's numbers, by purpose: the rooms call these methods, prom-client stays in this file. Every
- * label's values are few and known beforehand: a peer or a pod is never a label.
+ * The daemon's numbers, by purpose. What the rooms tell is kept until somebody wants to read it: loading
+ * prom-client costs 30 ms and more, which a daemon that starts has better uses for. prometheus.ts is the rest.
  */
-import { readdirSync } from 'node:fs';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Family } from '../../store/address.ts';
-import { packageVersion } from './package.ts';
+import type { PrometheusMetrics } from './prometheus.ts';
 
 /** What started a pass of the reconciler. */
 export type PassTrigger = 'event' | 'periodic' | 'retry';
@@ -28,9 +26,8 @@ export interface VerbReport {
   readonly durationMs: number;
 }
 
-export interface Metrics {
-  /** The `Content-Type` of text(). */
-  readonly contentType: string;
+/** What the rooms tell. */
+export interface Recorder {
   /** Other nodes' leases, and how many of them the kernel holds whole. */
   peers(wanted: number, programmed: number): void;
   /** Leases in the store that are not used: unreadable, or refused. */
@@ -47,124 +44,56 @@ export interface Metrics {
   verb(report: VerbReport): void;
   addresses(family: Family, used: number, free: number): void;
   ready(ready: boolean): void;
+}
+
+export interface Metrics extends Recorder {
+  /** The `Content-Type` of text(). */
+  readonly contentType: string;
   /** Everything in Prometheus' text format. */
   text(): Promise<string>;
 }
 
-/** From 0.1 ms to 10 s: the aim is 5 ms, so the steps are fine around it. */
-const LEASE_TO_KERNEL_BUCKETS_S = [
-  0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 10,
-];
-const PASS_BUCKETS_S = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5];
-const VERB_BUCKETS_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 10];
+/** So much is kept at most before it is loaded although nobody has asked. */
+const MAX_KEPT = 1000;
+
+/** The version of the text format that prom-client writes. */
+const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 export function createMetrics(): Metrics {
-  const registry = new Registry();
-  const registers = [registry];
-  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Gauge({ name, help, labelNames, registers });
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter({ name, help, labelNames, registers });
-  const histogram = <L extends string>(
-    name: string,
-    help: string,
-    buckets: number[],
-    labelNames: readonly L[] = [],
-  ) => new Histogram({ name, help, buckets, labelNames, registers });
+  const kept: ((recorder: Recorder) => void)[] = [];
+  let loaded: PrometheusMetrics | undefined;
+  let loading: Promise<PrometheusMetrics> | undefined;
 
-  gauge('vtepd_build_info', 'Always 1; the labels tell the version.', ['version', 'node']).set(
-    { version: packageVersion, node: process.version },
-    1,
-  );
-  const isReady = gauge('vtepd_ready', '1 when a pod attached now works.');
-  const wanted = gauge('vtepd_peers_wanted', 'Other nodes whose lease is to be programmed.');
-  const programmed = gauge('vtepd_peers_programmed', 'Of those, how many the kernel holds whole.');
-  const unused = gauge('vtepd_leases_unused', 'Leases of others that are not used, by reason.', ['reason']);
-  const passes = counter('vtepd_reconcile_passes_total', 'Passes, by what started them and how they ended.', [
-    'trigger',
-    'result',
-  ]);
-  const passTime = histogram('vtepd_reconcile_pass_seconds', 'How long a pass takes.', PASS_BUCKETS_S);
-  const repairs = counter('vtepd_reconcile_repairs_total', 'Kernel objects put right, by kind.', ['kind']);
-  const healthy = gauge('vtepd_store_healthy', '1 while the store answers.');
-  const revision = gauge('vtepd_store_revision', 'The revision up to which the store was followed.');
-  const leaseTime = histogram(
-    'vtepd_lease_to_kernel_seconds',
-    'From a lease event to its entries in the kernel.',
-    LEASE_TO_KERNEL_BUCKETS_S,
-  );
-  const leaseFailures = counter('vtepd_lease_failures_total', 'Failed attempts for the own lease.', [
-    'operation',
-  ]);
-  const verbs = histogram(
-    'vtepd_cni_seconds',
-    'CNI calls, by verb and result (ok, or the error code).',
-    VERB_BUCKETS_S,
-    ['verb', 'result'],
-  );
-  const used = gauge('vtepd_addresses_used', 'Pod addresses that are given out.', ['family']);
-  const free = gauge('vtepd_addresses_free', 'Pod addresses that can be given out.', ['family']);
-  registerProcess(registry);
+  const load = async (): Promise<PrometheusMetrics> => {
+    const { createPrometheusMetrics } = await import('./prometheus.ts');
+    const metrics = createPrometheusMetrics();
+    for (const record of kept.splice(0)) record(metrics);
+    loaded = metrics;
+    return metrics;
+  };
+  const ready = (): Promise<PrometheusMetrics> => {
+    loading ??= load();
+    return loading;
+  };
+  const tell = (record: (recorder: Recorder) => void): void => {
+    if (loaded !== undefined) record(loaded);
+    // A failure to load is text()'s to tell.
+    else if (kept.push(record) === MAX_KEPT) ready().catch(() => {});
+  };
 
   return {
-    contentType: registry.contentType,
-    peers(wantedCount, programmedCount) {
-      wanted.set(wantedCount);
-      programmed.set(programmedCount);
-    },
-    unusedLeases(malformed, skipped) {
-      unused.set({ reason: 'malformed' }, malformed);
-      unused.set({ reason: 'skipped' }, skipped);
-    },
-    pass({ trigger, durationMs, failed }) {
-      passes.inc({ trigger, result: failed ? 'failed' : 'ok' });
-      passTime.observe(durationMs / 1000);
-    },
-    repair: (kind, count = 1) => repairs.inc({ kind }, count),
-    storeHealth: (isHealthy) => healthy.set(Number(isHealthy)),
-    storeRevision(text) {
-      if (/^\d{1,20}$/.test(text)) revision.set(Number(text));
-    },
-    leaseToKernel: (durationMs) => leaseTime.observe(durationMs / 1000),
-    leaseFailure: (operation) => leaseFailures.inc({ operation }),
-    verb: ({ verb, result, durationMs }) => verbs.observe({ verb, result }, durationMs / 1000),
-    addresses(family, usedCount, freeCount) {
-      used.set({ family }, usedCount);
-      free.set({ family }, freeCount);
-    },
-    ready: (ready) => isReady.set(Number(ready)),
-    text: () => registry.metrics(),
+    contentType: CONTENT_TYPE,
+    peers: (wanted, programmed) => tell((to) => to.peers(wanted, programmed)),
+    unusedLeases: (malformed, skipped) => tell((to) => to.unusedLeases(malformed, skipped)),
+    pass: (report) => tell((to) => to.pass(report)),
+    repair: (kind, count) => tell((to) => to.repair(kind, count)),
+    storeHealth: (healthy) => tell((to) => to.storeHealth(healthy)),
+    storeRevision: (revision) => tell((to) => to.storeRevision(revision)),
+    leaseToKernel: (durationMs) => tell((to) => to.leaseToKernel(durationMs)),
+    leaseFailure: (operation) => tell((to) => to.leaseFailure(operation)),
+    verb: (report) => tell((to) => to.verb(report)),
+    addresses: (family, used, free) => tell((to) => to.addresses(family, used, free)),
+    ready: (isReady) => tell((to) => to.ready(isReady)),
+    text: async () => (await ready()).text(),
   };
-}
-
-/**
- * The process itself, under Prometheus' usual names, read when somebody asks. prom-client's own defaults
- * would do, but their event-loop monitor wakes the process a hundred times a second.
- */
-function registerProcess(registry: Registry): void {
-  const registers = [registry];
-  const read = (name: string, help: string, value: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(value());
-      },
-    });
-  const startedAt = Date.now() / 1000 - process.uptime();
-  new Counter({
-    name: 'process_cpu_seconds_total',
-    help: 'User and system time.',
-    registers,
-    collect() {
-      const { user, system } = process.cpuUsage();
-      this.reset();
-      this.inc((user + system) / 1e6);
-    },
-  });
-  read('process_start_time_seconds', 'When the process started, in seconds since 1970.', () => startedAt);
-  read('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss());
-  read('process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length);
-  read('nodejs_heap_size_used_bytes', 'JavaScript heap in use.', () => process.memoryUsage().heapUsed);
 }

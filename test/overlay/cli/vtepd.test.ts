@@ -10,6 +10,7 @@ import { expect } from 'chai';
 import { serveHttp } from '../../../overlay/ops/http.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
 import { packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
+import type { StatusReport } from '../../../overlay/ops/status.ts';
 import { parseAddress, parseMac } from '../../../store/address.ts';
 import { openEmbeddedStore } from '../../../store/embedded/embedded-store.ts';
 import { statusReport } from '../ops/status-report.ts';
@@ -147,10 +148,11 @@ describe('cli: vtepd', () => {
 
   it('shows a running daemon’s status, and fails clearly without one', async () => {
     const own = new AbortController();
+    let report = (): StatusReport => statusReport();
     const sources = {
       health: () => ({ healthy: true }) as const,
       readiness: () => ({ ready: true }) as const,
-      status: () => statusReport(),
+      status: () => report(),
       metrics: () => Promise.resolve(''),
       metricsType: 'text/plain',
     };
@@ -162,6 +164,12 @@ describe('cli: vtepd', () => {
       expect(shown.out).to.match(/^Ready\.\n\nnode +node-1/);
       const json = await vtepd(['status', '--json'], { VTEPD_HTTP: http });
       expect(JSON.parse(json.out)).to.have.nested.property('lease.subnet', '10.244.5.0/24');
+      report = () => {
+        throw new Error('no report');
+      };
+      const failed = await vtepd(['status', '--http', http]);
+      expect([failed.code, failed.out]).to.deep.equal([1, '']);
+      expect(failed.err).to.match(/status answers HTTP 500: no report \[VTEPD_STATUS_UNAVAILABLE\]/);
     } finally {
       await server.close();
     }

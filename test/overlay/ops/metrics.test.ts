@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { Registry } from 'prom-client';
 import { createMetrics } from '../../../overlay/ops/metrics.ts';
 
 describe('ops: metrics', () => {
@@ -39,6 +40,17 @@ describe('ops: metrics', () => {
       'vtepd_addresses_used{family="ipv4"} 3',
       'vtepd_addresses_free{family="ipv4"} 250',
     ]);
+  });
+
+  it('loses nothing of what it is told before, while and after prom-client is loaded', async () => {
+    const metrics = createMetrics();
+    for (let told = 0; told < 2500; told++) metrics.repair('route');
+    const first = metrics.text();
+    metrics.repair('route');
+    await first;
+    metrics.repair('route');
+    expect(await metrics.text()).to.include('vtepd_reconcile_repairs_total{kind="route"} 2502');
+    expect(metrics.contentType).to.equal(new Registry().contentType);
   });
 
   it('keeps two daemons of one process apart', async () => {
