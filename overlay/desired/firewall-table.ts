@@ -27,6 +27,8 @@ export interface FirewallSet extends NftSet {
   readonly name: SetName;
   /** As nft wants it. */
   readonly declaration: string;
+  /** Its addresses are bytes without a type to nft, which then reads and prints them as a number. */
+  readonly untyped: boolean;
 }
 
 /** The target address of a neighbour message: nft 1.0.6 has no name for it yet. */
@@ -38,14 +40,19 @@ const peers = (name: SetName, address: FieldType): FirewallSet => ({
   name,
   fields: [address],
   declaration: `type ${address}`,
+  untyped: false,
 });
 
-const pods = (name: SetName, address: FieldType, declaration?: string): FirewallSet => ({
+const pods = (name: SetName, address: FieldType, target?: string): FirewallSet => ({
   family: 'bridge',
   table: FIREWALL_TABLE,
   name,
   fields: ['ifname', 'ether_addr', address],
-  declaration: declaration ?? `type ifname . ether_addr . ${address}`,
+  declaration:
+    target === undefined
+      ? `type ifname . ether_addr . ${address}`
+      : `typeof iifname . ether saddr . ${target}`,
+  untyped: target !== undefined,
 });
 
 export const FIREWALL_SETS: Readonly<Record<SetName, FirewallSet>> = {
@@ -56,7 +63,7 @@ export const FIREWALL_SETS: Readonly<Record<SetName, FirewallSet>> = {
   pods4: pods('pods4', 'ipv4_addr'),
   pods6: pods('pods6', 'ipv6_addr'),
   /** The elements of pods6: nft compares a nameless field only with a set that is declared by it. */
-  targets6: pods('targets6', 'ipv6_addr', `typeof iifname . ether saddr . ${NDP_TARGET}`),
+  targets6: pods('targets6', 'ipv6_addr', NDP_TARGET),
 };
 
 export interface FirewallChain {

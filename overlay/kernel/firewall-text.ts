@@ -1,5 +1,7 @@
 /** The firewall's tables in nft's words: what libnftables carries out, each function's text in one transaction. */
+import { type Address, addressBytes } from '../../store/address.ts';
 import type { FirewallElements, FirewallSet, FirewallTable, SetName } from '../desired/firewall-table.ts';
+import { type FieldType, SEPARATOR } from './nft-set.ts';
 import type { TableStructure } from './nft-table.ts';
 
 /** Names that nft can be told as they stand. Others, and its own of anonymous sets, are left alone. */
@@ -76,8 +78,14 @@ function block(
   return `table ${table.family} ${name} {\n  ${lines.filter(Boolean).join('\n  ')}\n}\n`;
 }
 
-/** Interface names in quotes. */
+/** An element as nft reads it: interface names in quotes. */
 function elementText(set: FirewallSet, element: string): string {
-  const values = element.split(' . ');
-  return set.fields.map((field, i) => (field === 'ifname' ? `"${values[i]}"` : values[i])).join(' . ');
+  const values = element.split(SEPARATOR);
+  const text = (field: FieldType, value: string): string => {
+    if (field === 'ifname') return `"${value}"`;
+    if (field === 'ipv6_addr' && set.untyped)
+      return `0x${Buffer.from(addressBytes(value as Address)).toString('hex')}`;
+    return value;
+  };
+  return set.fields.map((field, i) => text(field, values[i] ?? '')).join(SEPARATOR);
 }

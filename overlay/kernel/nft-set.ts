@@ -60,7 +60,8 @@ const MESSAGES_A_TRANSACTION = 8;
 /** How often a deletion is tried again because an element had gone in the meantime. */
 const DELETE_ATTEMPTS = 5;
 
-const SEPARATOR = ' . ';
+/** Between the fields of a concatenation, in our texts as in nft's. */
+export const SEPARATOR = ' . ';
 /** The element that stands for every value (`*`): never ours, but somebody may have put it there. */
 const CATCH_ALL = '*';
 
