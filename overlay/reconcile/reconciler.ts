@@ -359,10 +359,11 @@ export class Reconciler {
 
   async #pass(wanted: WantedOverlay, marks: Marks): Promise<void> {
     const { netlink, firewall } = this.#options;
+    // Before the guard: without its pods it would drop what those of an earlier run send.
+    if (marks.devices || this.#indexes === undefined) this.#readPorts();
     // The guard stands before the first packet can pass.
     this.#note('nft', firewall.settle(wanted, this.#peers, marks.firewall));
     if (marks.devices || this.#indexes === undefined) {
-      this.#readPorts();
       const started = this.#converged;
       this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], (kind, what) => {
         if (started) this.#repaired.push({ kind, what });
