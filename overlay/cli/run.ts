@@ -2,6 +2,7 @@
 import { loadSettings } from '../config/load-settings.ts';
 import { OPTION_NAMES } from '../config/options.ts';
 import { secretsOf } from '../config/settings.ts';
+import { packageVersion } from '../ops/package.ts';
 import { parseArguments, refusePositionals } from './arguments.ts';
 import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
@@ -30,6 +31,11 @@ export const command: Command = {
     ]);
     const log = openLog({ ...settings.log, secrets });
     try {
+      log.info('vtepd starts', {
+        version: packageVersion,
+        node: settings.nodeName,
+        store: settings.store.kind,
+      });
       for (const warning of warnings) log.warn(warning);
       await startDaemon(settings, log, io.signal);
       return EXIT_OK;
