@@ -83,12 +83,16 @@ export function recordingLog(): RecordingLog {
 /** How deep causes are followed: deeper ones repeat what was said. */
 const MAX_CAUSES = 3;
 
+/** gRPC writes `14 UNAVAILABLE: ` before what it has to say. */
+const GRPC_STATUS = /^\d+ [A-Z_]+: /;
+
 /** The error's message, followed by those of its causes that it does not already quote. */
 export function messageWithCauses(error: unknown): string {
   let text = messageOf(error);
   let cause = error instanceof Error ? error.cause : undefined;
   for (let depth = 0; cause instanceof Error && depth < MAX_CAUSES; depth++, cause = cause.cause) {
-    if (!text.includes(messageOf(cause))) text += `: ${messageOf(cause)}`;
+    const message = messageOf(cause).replace(GRPC_STATUS, '').trim();
+    if (!text.includes(message)) text += `: ${message}`;
   }
   return text;
 }

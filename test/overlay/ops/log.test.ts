@@ -87,6 +87,8 @@ describe('ops: log', () => {
     expect(line).to.include('error="the store is away: connection refused" code=VTEPD_X');
     expect(line).to.not.include('stack=');
     expect((await linesOf(write, { level: 'debug' })).join()).to.include('stack="Error: the store is away');
+    const grpc = new Error('etcd: no connection', { cause: new Error('14 UNAVAILABLE: no connection') });
+    expect(messageWithCauses(grpc)).to.equal('etcd: no connection');
     const many = new AggregateError([new Error('a refused'), new Error('a refused'), new Error('b refused')]);
     expect(messageWithCauses(many)).to.equal('a refused; b refused');
   });
