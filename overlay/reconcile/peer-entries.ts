@@ -34,6 +34,7 @@ import {
   deleteRoute,
   listNexthops,
   listRoutes,
+  type NewRoute,
   type Nexthop,
   prependRoute,
   type Route,
@@ -252,10 +253,6 @@ export class PeerEntries {
       const path = this.#wanted.routes.get(subnet);
       return path === undefined ? undefined : this.#wantedRoute(path);
     };
-    const target = (value: string) =>
-      value.startsWith('nhid ')
-        ? { nexthopId: Number(value.slice(5)) }
-        : { gateway: value.slice(4) as Address, linkIndex: this.linkIndex, onlink: true };
     const stray = (key: string) => {
       const [subnet = '', metric] = key.split(' metric ');
       return { destination: parseSubnet(subnet), metric: metric === undefined ? undefined : Number(metric) };
@@ -264,13 +261,9 @@ export class PeerEntries {
       name: 'route',
       wanted,
       wantedKeys: () => this.#wanted.routes.keys(),
-      set: (subnet, value) => prependRoute({ destination: parseSubnet(subnet), ...target(value) }),
+      set: (subnet, value) => prependRoute({ destination: parseSubnet(subnet), ...this.#routeTarget(value) }),
       remove: (key) => deleteRoute(stray(key)),
-      removeReplaced: (key, value) =>
-        deleteRoute({
-          ...stray(key),
-          ...(value.startsWith('nhid ') ? { nexthopId: Number(value.slice(5)) } : {}),
-        }),
+      removeReplaced: (key, value) => deleteRoute({ ...stray(key), ...this.#routeTarget(value) }),
     };
   }
 
@@ -285,6 +278,14 @@ export class PeerEntries {
     if (route.nexthopId !== undefined) return `nhid ${route.nexthopId}`;
     const onOurs = route.linkIndex === this.linkIndex ? '' : ` dev ${route.linkIndex}`;
     return `via ${route.gateway}${onOurs}`;
+  }
+
+  /** The reverse of #routeValue. */
+  #routeTarget(value: string): Pick<NewRoute, 'nexthopId' | 'gateway' | 'linkIndex' | 'onlink'> {
+    const [kind, what = '', , device] = value.split(' ');
+    if (kind === 'nhid') return { nexthopId: Number(what) };
+    const linkIndex = device === undefined ? this.linkIndex : Number(device);
+    return what === 'undefined' ? { linkIndex } : { gateway: what as Address, linkIndex, onlink: true };
   }
 
   #nexthopValue(nexthop: Nexthop): string {
