@@ -156,15 +156,12 @@ static bool skip_value(struct cursor *c)
 	return true;
 }
 
-enum json_member json_string_member(const char *text, size_t length, const char *key, char *value,
-				    size_t space)
+static enum json_member find_member(struct cursor c, const char *key, char *value, size_t space)
 {
-	struct cursor c = { text, text + length };
 	enum json_member found = JSON_MEMBER_ABSENT;
 	char name[32];
 	bool usable;
 
-	value[0] = '\0';
 	if (!take(&c, '{'))
 		return JSON_MEMBER_MALFORMED;
 	if (take(&c, '}'))
@@ -189,4 +186,15 @@ enum json_member json_string_member(const char *text, size_t length, const char 
 		}
 	} while (take(&c, ','));
 	return take(&c, '}') ? found : JSON_MEMBER_MALFORMED;
+}
+
+enum json_member json_string_member(const char *text, size_t length, const char *key, char *value,
+				    size_t space)
+{
+	struct cursor c = { text, text + length };
+	enum json_member found = find_member(c, key, value, space);
+
+	if (found != JSON_MEMBER_FOUND)
+		value[0] = '\0';
+	return found;
 }

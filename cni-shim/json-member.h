@@ -20,7 +20,8 @@ enum json_member {
 };
 
 /*
- * The value of the top-level member `key` (plain ASCII), unescaped, with its terminating zero, in `value`.
+ * The value of the top-level member `key` (plain ASCII), unescaped, with its terminating zero, in `value`,
+ * which is empty unless JSON_MEMBER_FOUND is returned.
  * Of a key that occurs twice the last counts, as for JSON.parse. Escapes beyond printable ASCII make a
  * value unusable; raw UTF-8 is passed through.
  */

@@ -62,7 +62,7 @@ export interface CniServerOptions {
 }
 
 /** How often the spool directory is looked at, and whether the socket is still there: 20 µs each time. */
-const UPKEEP_INTERVAL_MS = 2_000;
+const UPKEEP_INTERVAL_MS = 1_000;
 
 /**
  * Carries out the DELs kept while no daemon was there, then listens.
