@@ -176,13 +176,7 @@ export class EtcdClient {
     if (this.#token !== undefined) return this.#token;
     const ask = async () => {
       const request = { name: username, password: password ?? '' };
-      const { token } = await this.#once(
-        index,
-        'Auth.authenticate',
-        request,
-        undefined,
-        this.#closing.signal,
-      );
+      const { token } = await this.#once(index, 'Auth.authenticate', request, undefined);
       this.#token = token;
       return token;
     };
