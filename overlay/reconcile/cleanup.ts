@@ -41,7 +41,7 @@ export async function cleanUp({ settings, log, signal }: CleanUpOptions): Promis
   removeRoutes(netlink, note);
   const firewall = Firewall.open();
   try {
-    for (const table of firewall.remove()) note(`nftables table ${table}`);
+    for (const table of firewall.remove()) note(`nftables ${table}`);
   } finally {
     firewall.close();
   }
