@@ -2,7 +2,7 @@
  * The attachments' records on disk, one file an attachment: `attachments/<host interface>.adding.json` until
  * the runtime has the answer to its ADD, then `attachments/<host interface>.json`.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Attachment, formatRecord, parseRecord } from './attachment.ts';
 import type { DurableFiles } from './durable-files.ts';
@@ -28,7 +28,7 @@ export class AttachmentRecords {
     mkdirSync(root, { recursive: true, mode: 0o700 });
   }
 
-  /** @returns what could be read, and for each that could not, why */
+  /** @returns what could be read, and for each that could not, why; an empty one is none (durable-files.ts) */
   load(): { readonly stored: StoredAttachment[]; readonly malformed: { path: string; error: unknown }[] } {
     const stored: StoredAttachment[] = [];
     const malformed: { path: string; error: unknown }[] = [];
@@ -37,7 +37,12 @@ export class AttachmentRecords {
       if (hostInterface === undefined) continue;
       const path = join(this.#root, name);
       try {
-        const attachment = parseRecord(readFileSync(path, 'utf8'));
+        const text = readFileSync(path, 'utf8');
+        if (text === '') {
+          unlinkSync(path);
+          continue;
+        }
+        const attachment = parseRecord(text);
         if (hostInterface !== attachment.hostInterface) throw new Error('it is under another name');
         stored.push({ attachment, progress: adding === undefined ? 'attached' : 'adding' });
       } catch (error) {

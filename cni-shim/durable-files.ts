@@ -1,7 +1,8 @@
 /**
  * Small files that are put on disk in common: writing is one step, waiting for the disk another. What many
  * callers wrote at about the same time shares one round of fsync (a group commit), on threads of Node's
- * pool, while the callers go on with the kernel.
+ * pool, while the callers go on with the kernel. What a crash leaves half done is an empty file: one that is
+ * empty counts as absent.
  */
 import {
   close,
@@ -83,12 +84,11 @@ export class DurableFiles {
     this.#files = [];
     this.#directories.clear();
     try {
-      // Files first: a name on disk must not point at a file without its content.
-      for (const group of [files, directories]) {
-        const outcomes = await Promise.allSettled(group.map((fd) => syncDescriptor(fd)));
-        const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-        if (failed !== undefined) throw failed.reason;
-      }
+      // All at once, so that the file system commits once: a loss of power in the middle may leave a name
+      // with an empty file, which readers take for none. Nobody was told that it was on disk.
+      const outcomes = await Promise.allSettled([...files, ...directories].map((fd) => syncDescriptor(fd)));
+      const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
     } finally {
       await Promise.all([...files, ...directories].map((fd) => closeDescriptor(fd)));
     }

@@ -74,8 +74,8 @@ export class Ipam {
     const disputed: Address[] = [];
     for (const { address, holder } of this.#store.list()) {
       const owner = ours.get(address);
-      // A crash between the file's creation and its content.
-      if (owner !== undefined && holder.containerID === '') {
+      // A crash between the file's creation and its content: nobody was told of it.
+      if (holder.containerID === '') {
         this.#store.discard(address, holder.network);
         continue;
       }

@@ -105,7 +105,7 @@ export class CniServer {
       registry,
       log,
       netlink: openNetlink(),
-      reaper: new LinkReaper(openNetlink()),
+      reaper: new LinkReaper(openNetlink),
       checkpoint: options.checkpoint ?? (() => {}),
     };
     this.#spool = new Spool({

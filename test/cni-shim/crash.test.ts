@@ -161,6 +161,7 @@ describe('a daemon that is killed', () => {
     const half = join(node.stateDir, 'half.json');
     writeFileSync(half, record);
     copyFileSync(half, join(attachments, 'vtpaaaaaaaaaaaa.adding.json'));
+    writeFileSync(join(attachments, 'vtpbbbbbbbbbbbb.adding.json'), '');
     writeFileSync(addressOf(3), `${pods[3]}\r\neth0`);
     await node.start();
     // The record under a wrong name is reported and its addresses stay reserved by their files.

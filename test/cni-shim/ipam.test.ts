@@ -169,6 +169,14 @@ describe('addresses', () => {
     }
   });
 
+  it('takes an empty file that nobody claims for none, as a loss of power leaves it', () => {
+    mkdirSync(join(root, 'networks', 'net'));
+    writeFileSync(join(root, 'networks', 'net', '10.1.1.2'), '');
+    open();
+    ipam.load(new Map());
+    expect(take('a')).to.equal('10.1.1.2');
+  });
+
   it('shares a folder with the real host-local plugin', function () {
     need(this, 'ip');
     const hostLocal = '/usr/lib/cni/host-local';
