@@ -1,0 +1,45 @@
+/** What /proc says of a process: its processor time and its memory. */
+import { readFileSync } from 'node:fs';
+
+/** USER_HZ: the unit of times in /proc on every Linux that Node runs on. */
+const TICK_MS = 10;
+
+export interface CpuTime {
+  readonly user: number;
+  readonly system: number;
+}
+
+/** Milliseconds of processor time of all its threads until now: what a busy machine changes least. */
+export function cpuMs(pid: number): CpuTime {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name, in brackets, may hold anything: count from behind it.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return { user: Number(fields[11]) * TICK_MS, system: Number(fields[12]) * TICK_MS };
+}
+
+/** MiB, but for `pid`'s own words see proc_pid_smaps_rollup(5). */
+export interface Memory {
+  /** Resident: what a container's limit and `ps` see. */
+  readonly rss: number;
+  /** Its greatest since the start. */
+  readonly peak: number;
+  /** Of the resident: heaps and stacks. */
+  readonly anonymous: number;
+  /** Of the resident: programs and libraries, shared with other processes of the same. */
+  readonly file: number;
+}
+
+export function memoryMiB(pid: number): Memory {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const of = (name: string): number => {
+    const kib = new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1];
+    if (kib === undefined) throw new Error(`/proc/${pid}/status has no ${name}: the process has ended`);
+    return Number(kib) / 1024;
+  };
+  return {
+    rss: of('VmRSS'),
+    peak: of('VmHWM'),
+    anonymous: of('RssAnon'),
+    file: of('RssFile') + of('RssShmem'),
+  };
+}
