@@ -25,16 +25,17 @@ import {
 import type { PodNetworkFacts, PodPort, PodSource } from '../desired/pods.ts';
 import { readLinkAddress } from '../kernel/address.ts';
 import { readLink } from '../kernel/link.ts';
-import type { NetlinkMessage, NetlinkRequest } from '../kernel/netlink-message.ts';
-import type { NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts';
+import type { NetlinkMessage } from '../kernel/netlink-message.ts';
+import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
 import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
+import { applyEntries } from './apply-entries.ts';
 import { type DeviceIndexes, linkNeedsRepair, portNeedsRepair, settleDevices } from './devices.ts';
-import type { EntryChange } from './entry-table.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { PeerEntries } from './peer-entries.ts';
+import { type Repair, RepairLog } from './repair-log.ts';
 
 export interface ReconcilerOptions {
   readonly netlink: NetlinkSocket;
@@ -47,15 +48,6 @@ export interface ReconcilerOptions {
   readonly withNexthops: boolean;
   /** After every pass. */
   readonly onPass: () => void;
-}
-
-/** What was put right last. */
-export interface Repair {
-  /** Wall-clock milliseconds. */
-  readonly at: number;
-  readonly count: number;
-  /** The first few, in words. */
-  readonly objects: readonly string[];
 }
 
 export interface ReconcileState {
@@ -73,13 +65,8 @@ export class EntriesRefusedError extends Error {
   readonly code = 'VTEPD_ENTRIES_REFUSED';
 }
 
-/** Entries are sent in pieces of this many, some 10 ms each, and the event loop gets its turn between. */
-const CHANGES_A_TURN = 1000;
 const FIRST_RETRY_MS = 20;
 const LAST_RETRY_MS = 5000;
-/** Of one pass's repairs and failures, this many are named. */
-const NAMED = 5;
-
 /** What the next pass has to look at. */
 interface Marks {
   devices: boolean;
@@ -93,6 +80,7 @@ interface Marks {
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #peers: PeerTable;
+  readonly #repairs: RepairLog;
   readonly #entries: Partial<Record<Family, PeerEntries>> = {};
   #marks: Marks = noMarks();
   #wanted: WantedOverlay | undefined;
@@ -111,16 +99,13 @@ export class Reconciler {
   #closed = false;
   #converged = false;
   #passes = 0;
-  #repairs = 0;
-  #lastRepair: Repair | undefined;
   #lastPassAt: number | undefined;
   #failure: Error | undefined;
-  /** Changes of the pass under way that put something right, by kind. */
-  #repaired: { readonly kind: string; readonly what: string }[] = [];
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#peers = new PeerTable(this.#entryObserver());
+    this.#repairs = new RepairLog(options.log, options.metrics);
     this.#resync = setInterval(() => this.lookAgain('periodic'), options.resyncIntervalMs);
   }
 
@@ -219,8 +204,8 @@ export class Reconciler {
   get state(): ReconcileState {
     return {
       passes: this.#passes,
-      repairs: this.#repairs,
-      lastRepair: this.#lastRepair,
+      repairs: this.#repairs.count,
+      lastRepair: this.#repairs.last,
       lastPassAt: this.#lastPassAt,
       failing: this.#failure?.message,
     };
@@ -330,7 +315,7 @@ export class Reconciler {
     const durationMs = performance.now() - startedAt;
     this.#options.metrics.pass({ trigger: marks.trigger, durationMs, failed: failure !== undefined });
     this.#passes++;
-    this.#reportRepairs();
+    this.#repairs.report();
     this.#conclude(failure, events);
     for (const { resolve, reject } of waiting) failure === undefined ? resolve() : reject(failure);
     this.#options.onPass();
@@ -362,11 +347,12 @@ export class Reconciler {
     // Before the guard: without its pods it would drop what those of an earlier run send.
     if (marks.devices || this.#indexes === undefined) this.#readPorts();
     // The guard stands before the first packet can pass.
-    this.#note('nft', firewall.settle(wanted, this.#peers, marks.firewall));
+    const repaired = firewall.settle(wanted, this.#peers, marks.firewall);
+    this.#repairs.note(repaired.map((what) => ({ kind: 'nft', what })));
     if (marks.devices || this.#indexes === undefined) {
       const started = this.#converged;
       this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], (kind, what) => {
-        if (started) this.#repaired.push({ kind, what });
+        if (started) this.#repairs.note([{ kind, what }]);
         else this.#options.log.debug('made', { kind, what });
       });
     }
@@ -389,18 +375,8 @@ export class Reconciler {
   }
 
   async #applyEntries(entries: PeerEntries): Promise<void> {
-    const changes = entries.tables.map((table) => table.changes());
-    const adding = changes.flatMap((list) => list.filter(({ value }) => value !== undefined));
-    const removing = changes.toReversed().flatMap((list) => list.filter(({ value }) => value === undefined));
-    const failures: NetlinkError[] = [];
-    await this.#send(adding, (change) => change.table.kind.set(change.key, change.value ?? ''), failures);
-    const replaced = adding.filter(({ table, before }) => before !== undefined && table.kind.removeReplaced);
-    await this.#sendQuietly(replaced);
-    await this.#send(
-      removing,
-      (change) => change.table.kind.remove(change.key, change.before ?? ''),
-      failures,
-    );
+    const { repaired, failures } = await applyEntries(this.#options.netlink, entries);
+    this.#repairs.note(repaired);
     const [first] = failures;
     if (first === undefined) return;
     if (failures.every(({ code }) => code === 'ENODEV')) {
@@ -413,72 +389,9 @@ export class Reconciler {
     throw new EntriesRefusedError(`${first.message}${more}`, { cause: first });
   }
 
-  async #send(
-    changes: readonly EntryChange[],
-    request: (change: EntryChange) => NetlinkRequest,
-    failures: NetlinkError[],
-  ): Promise<void> {
-    for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
-      if (start > 0) await new Promise(setImmediate);
-      const piece = changes.slice(start, start + CHANGES_A_TURN);
-      const failed = new Map<number, NetlinkError>();
-      for (const { index, error } of this.#options.netlink.execute(piece.map(request), (i) =>
-        describe(piece[i] as EntryChange),
-      )) {
-        // Gone already is what was wanted, and standing already too.
-        const removing = piece[index]?.value === undefined;
-        if (removing ? !GONE.has(error.code) : error.code !== 'EEXIST') failed.set(index, error);
-      }
-      for (const [i, change] of piece.entries()) {
-        const error = failed.get(i);
-        if (error !== undefined) failures.push(error);
-        else {
-          change.table.done(change);
-          if (change.repair) this.#repaired.push({ kind: change.table.kind.name, what: describe(change) });
-        }
-      }
-    }
-  }
-
-  /** Takes away what was replaced, where a new value does not displace it; it may have gone by itself. */
-  async #sendQuietly(changes: readonly EntryChange[]): Promise<void> {
-    const requests = changes.flatMap(
-      ({ table, key, before }) => table.kind.removeReplaced?.(key, before ?? '') ?? [],
-    );
-    this.#options.netlink.execute(requests, () => 'remove a replaced entry');
-  }
-
-  #note(kind: string, repaired: readonly string[]): void {
-    for (const what of repaired) this.#repaired.push({ kind, what });
-  }
-
-  #reportRepairs(): void {
-    const repaired = this.#repaired;
-    if (repaired.length === 0) return;
-    this.#repaired = [];
-    const objects = repaired.slice(0, NAMED).map(({ what }) => what);
-    this.#repairs += repaired.length;
-    this.#lastRepair = { at: Date.now(), count: repaired.length, objects };
-    const counts = new Map<string, number>();
-    for (const { kind } of repaired) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-    for (const [kind, count] of counts) this.#options.metrics.repair(kind, count);
-    this.#options.log.warn('put right what was not as it should be', {
-      count: repaired.length,
-      objects: objects.join(', '),
-    });
-  }
-
   #release(error: Error): void {
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 }
 
-/** Error codes that say that what was to be removed is not there. */
-const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
-
 const noMarks = (): Marks => ({ devices: false, entries: false, firewall: false, trigger: 'event' });
-
-function describe({ table, key, value, before }: EntryChange): string {
-  const text = value ?? before;
-  return `${value === undefined ? 'remove ' : ''}${table.kind.name} ${key}${text === undefined ? '' : ` ${text}`}`;
-}

@@ -1,0 +1,69 @@
+/** Carries the differences of one device's peer entries out, in the order that peer-entries.ts describes. */
+import type { NetlinkRequest } from '../kernel/netlink-message.ts';
+import type { NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts';
+import type { EntryChange } from './entry-table.ts';
+import type { PeerEntries } from './peer-entries.ts';
+import type { RepairedObject } from './repair-log.ts';
+
+/** Entries are sent in pieces of this many, some 10 ms each, and the event loop gets its turn between. */
+const CHANGES_A_TURN = 1000;
+/** Error codes that say that what was to be removed is not there. */
+const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
+
+export interface EntriesOutcome {
+  readonly repaired: RepairedObject[];
+  /** What the kernel refused; these entries stay marked. */
+  readonly failures: NetlinkError[];
+}
+
+export async function applyEntries(netlink: NetlinkSocket, { tables }: PeerEntries): Promise<EntriesOutcome> {
+  const outcome: EntriesOutcome = { repaired: [], failures: [] };
+  const changes = tables.map((table) => table.changes());
+  const adding = changes.flatMap((list) => list.filter(({ value }) => value !== undefined));
+  const removing = changes.toReversed().flatMap((list) => list.filter(({ value }) => value === undefined));
+  await send(netlink, adding, ({ table, key, value = '' }) => table.kind.set(key, value), outcome);
+  removeReplaced(netlink, adding);
+  await send(netlink, removing, ({ table, key, before = '' }) => table.kind.remove(key, before), outcome);
+  return outcome;
+}
+
+async function send(
+  netlink: NetlinkSocket,
+  changes: readonly EntryChange[],
+  request: (change: EntryChange) => NetlinkRequest,
+  { repaired, failures }: EntriesOutcome,
+): Promise<void> {
+  for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
+    if (start > 0) await new Promise(setImmediate);
+    const piece = changes.slice(start, start + CHANGES_A_TURN);
+    const failed = new Map<number, NetlinkError>();
+    const doing = (index: number): string => describe(piece[index] as EntryChange);
+    for (const { index, error } of netlink.execute(piece.map(request), doing)) {
+      // Gone already is what was wanted, and standing already too.
+      const removing = piece[index]?.value === undefined;
+      if (removing ? !GONE.has(error.code) : error.code !== 'EEXIST') failed.set(index, error);
+    }
+    for (const [i, change] of piece.entries()) {
+      const error = failed.get(i);
+      if (error !== undefined) {
+        failures.push(error);
+        continue;
+      }
+      change.table.done(change);
+      if (change.repair) repaired.push({ kind: change.table.kind.name, what: describe(change) });
+    }
+  }
+}
+
+/** Takes away what was replaced, where a new value does not displace it; it may have gone by itself. */
+function removeReplaced(netlink: NetlinkSocket, changes: readonly EntryChange[]): void {
+  const requests = changes.flatMap(({ table, key, before }) =>
+    before === undefined ? [] : (table.kind.removeReplaced?.(key, before) ?? []),
+  );
+  netlink.execute(requests, () => 'remove a replaced entry');
+}
+
+function describe({ table, key, value, before }: EntryChange): string {
+  const text = value ?? before;
+  return `${value === undefined ? 'remove ' : ''}${table.kind.name} ${key}${text === undefined ? '' : ` ${text}`}`;
+}
