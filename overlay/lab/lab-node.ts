@@ -137,8 +137,10 @@ export class LabNode {
     await this.running().until(
       `${this.name} to have programmed ${peers} peers`,
       async () => {
-        const status = await this.status();
+        // Until it serves HTTP there is no status, which is no reason to give up.
+        const status = await this.status().catch(notYet);
         found = status;
+        if (status === undefined) return false;
         return status.ready && status.peers.filter(({ programmed }) => programmed).length === peers;
       },
       signal,
@@ -151,4 +153,8 @@ export class LabNode {
   vtepd(args: readonly string[], options?: CommandOptions): Promise<CommandResult> {
     return this.exec([process.execPath, VTEPD, ...args], options);
   }
+}
+
+function notYet(error: unknown): undefined {
+  if (!(error instanceof CommandError)) throw error;
 }

@@ -8,6 +8,8 @@ export interface PingReport {
   readonly sent: number;
   readonly received: number;
   readonly lost: number;
+  /** Which ones, by their place from 0; absent where only the count is known. */
+  readonly lostPlaces?: readonly number[] | undefined;
   /** Round trips in milliseconds; absent when nothing came back. */
   readonly roundTripMs?: { readonly min: number; readonly mean: number; readonly max: number } | undefined;
 }
@@ -80,9 +82,13 @@ export class RunningPing {
     await this.closed;
     const report = parseReport(this.output);
     if (report === undefined) throw new Error(`ping printed no statistics: ${this.output.slice(-500)}`);
-    // Sequence numbers have 16 bits.
-    const lastCame = this.output.slice(-2000).includes(` seq=${(report.sent - 1) % 65_536} `);
-    return { ...report, lost: Math.max(0, report.lost - (lastCame ? 0 : 1)) };
+    const answered = new Set(Array.from(this.output.matchAll(/ seq=(\d+) /g), ([, place]) => Number(place)));
+    const lostPlaces: number[] = [];
+    // Sequence numbers have 16 bits: of a longer run, its beginning is not looked at.
+    for (let place = Math.max(0, report.sent - 65_536); place < report.sent - 1; place++) {
+      if (!answered.has(place % 65_536)) lostPlaces.push(place);
+    }
+    return { ...report, lost: lostPlaces.length, lostPlaces };
   }
 
   private async collect(stream: NodeJS.ReadableStream | null): Promise<void> {

@@ -69,8 +69,13 @@ export class NodeContainerd {
     }
   }
 
+  /** A container's id: runc and its cgroups know nothing of nodes, so it has the node's name in it. */
+  containerId(name: string): string {
+    return `${this.node.namespace}-${name}`;
+  }
+
   /** `ctr run --cni` in the foreground: ends with the container, which a SIGTERM to it reaches. */
-  runContainer(id: string, command: readonly string[]): Promise<Child> {
+  runContainer(name: string, command: readonly string[]): Promise<Child> {
     const { confDir, binDir } = this.node.cni;
     const script = `
       mount -t overlay overlay -o "lowerdir=$1:/etc" /etc
@@ -85,13 +90,18 @@ export class NodeContainerd {
         ...[`--net=${namespacePath(this.node.namespace)}`, 'unshare', '-m', 'sh', '-ec', script, 'sh'],
         ...[join(this.dir, 'etc'), join(this.dir, 'opt'), confDir, binDir],
         ...['--address', join(this.dir, 'c.sock'), 'run', '--rm', '--cni'],
-        ...['--fifo-dir', join(this.dir, 'fifo'), '--rootfs', this.rootfs, id, ...command],
+        ...['--fifo-dir', join(this.dir, 'fifo'), '--runc-root', join(this.dir, 'runc')],
+        ...['--rootfs', this.rootfs],
+        ...[this.containerId(name), ...command],
       ],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
   }
 
+  /** Ends whatever containers are left, then the runtime. */
   async close(): Promise<void> {
+    const { stdout } = await this.ctr(['task', 'ls', '-q']);
+    for (const id of stdout.split('\n').filter(Boolean)) await this.ctr(['task', 'rm', '--force', id]);
     await stop(this.server, 'SIGTERM', 15_000);
   }
 

@@ -6,6 +6,12 @@ import { until } from '../../../overlay/lab/wait.ts';
 import { describeCluster, EMBEDDED } from '../../lab/cluster.ts';
 import { CONTAINERD_PROGRAMS, NodeContainerd } from '../../lab/containerd.ts';
 
+/** The first process of a container gets only those signals that it has a handler for. */
+const SERVE = [
+  ...['/bin/busybox', 'sh', '-c'],
+  'trap "exit 0" TERM; /bin/busybox httpd -f -p 80 -h /www & wait',
+];
+
 const PLAN = { nodes: 2, pods: 0, programs: CONTAINERD_PROGRAMS };
 
 describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
@@ -25,8 +31,8 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
 
   it('two containers on two nodes fetch a page from each other by pod address', async () => {
     const servers = [
-      await runtime(1).runContainer('web', ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/www']),
-      await runtime(2).runContainer('web', ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/www']),
+      await runtime(1).runContainer('web', SERVE),
+      await runtime(2).runContainer('web', SERVE),
     ];
     try {
       const [first, second] = await Promise.all(cluster.lab.nodes.map(addressOfWeb));
@@ -44,7 +50,7 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
 
   async function addressOfWeb(node: LabNode): Promise<string> {
     const found = async () =>
-      (await node.status()).attachments.find(({ containerID }) => containerID === 'default-web');
+      (await node.status()).attachments.find(({ containerID }) => containerID.endsWith('-web'));
     const attachment = await until(found, { what: 'the container to be attached', deadlineMs: 30_000 });
     return attachment.ips[0]?.replace(/\/.*/, '') ?? '';
   }
@@ -54,7 +60,7 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
     let attempt = 0;
     return until(
       async () => {
-        const wget = ['/bin/busybox', 'wget', '-q', '-T', '5', '-O', '-', `http://${address}/`];
+        const wget = ['/bin/busybox', 'wget', '-q', '-O', '-', `http://${address}/`];
         const text = await output(await from.runContainer(`fetch-${attempt++}`, wget));
         return text === '' ? undefined : text;
       },

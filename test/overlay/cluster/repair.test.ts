@@ -28,10 +28,10 @@ type Breakage = readonly [what: string, commands: (facts: Facts) => readonly str
 
 const LOST: readonly Breakage[] = [
   ['a route', (f) => [`ip route del ${f.peerSubnet}`]],
-  ['every route through the device', (f) => [`ip route flush dev ${f.device}`]],
   ['a neighbour', (f) => [`ip neigh del ${f.peerNetwork} dev ${f.device}`]],
   ['an FDB entry', (f) => [`bridge fdb del ${f.peerMac} dev ${f.device} dst ${f.peerAddress} self`]],
   ['the nexthop objects', () => ['ip nexthop flush']],
+  ['every neighbour of the device', (f) => [`ip neigh flush dev ${f.device} nud permanent`]],
   ['the inet table', () => ['nft delete table inet vtepd']],
   ['the bridge table', () => ['nft delete table bridge vtepd']],
   ['all of nftables', () => ['nft flush ruleset']],
@@ -45,7 +45,7 @@ const LOST: readonly Breakage[] = [
 ];
 
 const CHANGED: readonly Breakage[] = [
-  ['a route’s way', (f) => [`ip route replace ${f.peerSubnet} via 192.0.2.1`]],
+  ['a route’s way', (f) => [`ip route change ${f.peerSubnet} via 192.0.2.1 protocol 118`]],
   [
     'a neighbour’s MAC',
     (f) => [`ip neigh replace ${f.peerNetwork} dev ${f.device} lladdr 02:00:00:00:00:99 nud permanent`],

@@ -1,6 +1,6 @@
 /** What running flows notice of a daemon that goes and comes: nothing. */
 import { existsSync } from 'node:fs';
-import { readFile, rm } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { Lab } from '../../../overlay/lab/lab.ts';
 import { ping } from '../../../overlay/lab/ping.ts';
@@ -82,19 +82,16 @@ describeCluster('a daemon restarted', EVERY_STORE, { nodes: 2 }, (cluster) => {
 });
 
 describeCluster('the end of a daemon', [EMBEDDED], { nodes: 2, idle: true }, (cluster) => {
-  it('subnet.env and the CNI configuration are there when it is ready, and not before', async () => {
+  afterEach(() => Promise.all(cluster.lab.nodes.map(({ daemon }) => daemon?.kill())));
+
+  it('subnet.env is there when the daemon is ready, whole from the first look on', async () => {
     const node = cluster.node(1);
     const daemon = await node.startDaemon();
-    const seen = async () => {
-      if (await node.ready()) return true;
-      if (!daemon.running) throw new Error(await daemon.log());
-      // It may have become ready since it was asked; a file beside a STATUS that still refuses is wrong.
-      if (existsSync(node.subnetFile)) expect(await node.ready()).to.equal(true);
-      return false;
-    };
-    await until(seen, { what: 'the daemon to be ready', deadlineMs: 30_000, everyMs: 1 });
+    const written = () => existsSync(node.subnetFile) || !daemon.running;
+    await until(written, { what: 'subnet.env', deadlineMs: 30_000, everyMs: 1 });
+    expect(await node.status(), await daemon.log()).to.include({ ready: true });
     expect(await readFile(node.subnetFile, 'utf8')).to.match(/^FLANNEL_NETWORK=/m);
-    await daemon.terminate();
+    await node.untilReady();
   });
 
   it('--release-on-exit gives the lease back, and peers withdraw it', async () => {
@@ -105,11 +102,9 @@ describeCluster('the end of a daemon', [EMBEDDED], { nodes: 2, idle: true }, (cl
     expect(await first.daemon?.terminate()).to.include({ status: 0 });
     await second.untilProgrammed(0);
     expect((await second.status()).peers).to.deep.equal([]);
-    await second.daemon?.terminate();
   });
 
   it('two daemons never disturb one another: a whole second cluster of the same names', async () => {
-    await rm(cluster.node(1).subnetFile, { force: true });
     await cluster.lab.startDaemons();
     await cluster.settled();
     const before = await Promise.all(cluster.lab.nodes.map((node) => kernelState(node.namespace)));

@@ -1,4 +1,5 @@
 /** What daemons do when the store, or what is in it, is not as it should be: on a real etcd. */
+import { existsSync } from 'node:fs';
 import { expect } from 'chai';
 import { ping } from '../../../overlay/lab/ping.ts';
 import { until } from '../../../overlay/lab/wait.ts';
@@ -141,6 +142,7 @@ describeCluster('the network configuration', [ETCD], UNCONFIGURED, (cluster) => 
       deadlineMs: DEADLINE_MS,
     });
     expect(await node.ready()).to.equal(false);
+    expect(existsSync(node.subnetFile)).to.equal(false);
     expect(await daemon.log()).to.match(/no network configuration.*coreos\.com\/network\/config/);
 
     await putKey(etcd, 'config', JSON.stringify({ Network: '10.244.0.0/16', SubnetLen: 12 }));

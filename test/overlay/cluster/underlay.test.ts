@@ -42,8 +42,8 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
     const { lease } = await first.status();
     const moved = parseAddress('192.0.2.111');
     await ipBatch(first.namespace, [
-      `addr add ${moved}/24 dev ${NODE_INTERFACE}`,
       `addr del ${first.address}/24 dev ${NODE_INTERFACE}`,
+      `addr add ${moved}/24 dev ${NODE_INTERFACE}`,
       `route replace default via ${gatewayAddress}`,
     ]);
     const follows = async () => (await second.status()).peers[0]?.publicIP === moved;
@@ -54,8 +54,8 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
     const { stdout } = await first.exec(['ip', '-d', 'link', 'show', 'vtep.1']);
     expect(stdout).to.contain(`local ${moved}`);
     await ipBatch(first.namespace, [
-      `addr add ${first.address}/24 dev ${NODE_INTERFACE}`,
       `addr del ${moved}/24 dev ${NODE_INTERFACE}`,
+      `addr add ${first.address}/24 dev ${NODE_INTERFACE}`,
       `route replace default via ${gatewayAddress}`,
     ]);
     await untilReachable(cluster);
