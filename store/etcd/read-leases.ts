@@ -23,7 +23,7 @@ const COMPACTED_TRIES = 5;
 
 /** @throws StoreUnavailableError, StoreAccessError */
 export async function readLeases(
-  client: EtcdClient,
+  client: Pick<EtcdClient, 'read'>,
   keys: EtcdKeys,
   pageSize: number,
   signal: AbortSignal,
@@ -41,7 +41,7 @@ export async function readLeases(
 }
 
 async function readOnce(
-  client: EtcdClient,
+  client: Pick<EtcdClient, 'read'>,
   keys: EtcdKeys,
   pageSize: number,
   signal: AbortSignal,

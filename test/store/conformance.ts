@@ -3,6 +3,7 @@
  * lab: how to open clients of one fresh, empty store, and how to do behind their back what an operator, a
  * flannel node or time would do.
  */
+import { setMaxListeners } from 'node:events';
 import { expect } from 'chai';
 import {
   FAMILIES,
@@ -51,6 +52,9 @@ export interface StoreLab {
 
 export const NETWORK = '{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}';
 export const TTL_MS = 60_000;
+/** Aborts nothing, and many may listen to it. */
+export const never = new AbortController().signal;
+setMaxListeners(0, never);
 
 /** A node's attributes, by number. */
 export const node = (n: number, mac = n): LeaseAttributes => ({
@@ -74,6 +78,21 @@ export async function failure(promise: Promise<unknown>): Promise<unknown> {
   throw new Error('it should have failed');
 }
 
+/** Waits until something is so. Fails after a deadline, with what was seen last. */
+export async function until<T>(
+  look: () => T | Promise<T>,
+  isSo: (seen: T) => boolean,
+  deadlineMs = 15_000,
+): Promise<T> {
+  const deadline = performance.now() + deadlineMs;
+  for (;;) {
+    const seen = await look();
+    if (isSo(seen)) return seen;
+    if (performance.now() > deadline) throw new Error(`still ${JSON.stringify(seen)}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 /** Reads a watch until `enough`, then ends it. Fails after a deadline. */
 export async function watchUntil(
   store: LeaseStore,
@@ -82,7 +101,7 @@ export async function watchUntil(
   whenStanding: () => Promise<void> = async () => undefined,
 ): Promise<WatchBatch[]> {
   const abort = new AbortController();
-  const deadline = setTimeout(() => abort.abort(), 10_000);
+  const deadline = setTimeout(() => abort.abort(), 20_000);
   const batches: WatchBatch[] = [];
   try {
     for await (const batch of store.watch(after, abort.signal)) {
@@ -113,7 +132,6 @@ function networkWord(network: NonNullable<WatchBatch['network']> | null): string
 
 export function describeLeaseStore(name: string, makeLab: () => Promise<StoreLab>): void {
   describe(`${name}: what every LeaseStore does`, () => {
-    const never = new AbortController().signal;
     let lab: StoreLab;
     let store: LeaseStore;
     let network: NetworkConfig;

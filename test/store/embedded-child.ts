@@ -4,12 +4,11 @@
  * releases for FIRST until it is killed.
  */
 import { openEmbeddedStore } from '../../store/embedded/embedded-store.ts';
-import { node, TTL_MS } from './conformance.ts';
+import { never, node, TTL_MS } from './conformance.ts';
 
 const [path = '', first = 0, count = 0] = process.argv
   .slice(2)
   .map((arg, i) => (i === 0 ? arg : Number(arg))) as [string, number, number];
-const never = new AbortController().signal;
 const store = openEmbeddedStore({ path, now: Date.now, random: Math.random });
 const network = await store.networkConfig(never);
 if (network === undefined) throw new Error('no network configuration');

@@ -12,6 +12,7 @@ import {
   describeLeaseStore,
   failure,
   NETWORK,
+  never,
   node,
   type StoreLab,
   TTL_MS,
@@ -20,7 +21,6 @@ import {
 } from './conformance.ts';
 
 const HISTORY_LENGTH = 100;
-const never = new AbortController().signal;
 
 class EmbeddedLab implements StoreLab {
   readonly path = mkdtempSync(join(tmpdir(), 'vtepd-embedded-'));

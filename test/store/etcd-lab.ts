@@ -4,25 +4,23 @@ import { parseEndpoint } from '../../store/etcd/endpoint.ts';
 import { EtcdClient } from '../../store/etcd/etcd-client.ts';
 import { EtcdKeys } from '../../store/etcd/etcd-keys.ts';
 import { type EtcdStoreOptions, openEtcdStore } from '../../store/etcd/etcd-store.ts';
-import { LeaseWriter } from '../../store/etcd/lease-writer.ts';
 import type { LeaseStore } from '../../store/lease-store.ts';
 import type { EtcdServer } from '../lab/etcd-server.ts';
-import type { StoreLab } from './conformance.ts';
+import { never, type StoreLab } from './conformance.ts';
 
-const never = new AbortController().signal;
 let labs = 0;
 
 export class EtcdLab implements StoreLab {
   readonly prefix = `/test-${process.pid}-${++labs}/network`;
   readonly #server: EtcdServer;
   readonly #options: Partial<EtcdStoreOptions>;
-  readonly #client: EtcdClient;
+  readonly client: EtcdClient;
   readonly #stores: LeaseStore[] = [];
 
   constructor(server: EtcdServer, options: Partial<EtcdStoreOptions> = {}) {
     this.#server = server;
     this.#options = options;
-    this.#client = new EtcdClient({
+    this.client = new EtcdClient({
       endpoints: [parseEndpoint(server.url)],
       callTimeoutMs: 5000,
       keepaliveMs: 10_000,
@@ -58,11 +56,11 @@ export class EtcdLab implements StoreLab {
   /** With an etcd lease. */
   async putOn(key: string, text: string, etcdLease: string): Promise<void> {
     const put = { request_put: { key: this.#key(key), value: Buffer.from(text), lease: etcdLease } };
-    await this.#client.write('KV.txn', { success: [put] }, never);
+    await this.client.write('KV.txn', { success: [put] }, never);
   }
 
   async remove(key: string): Promise<void> {
-    await this.#client.write(
+    await this.client.write(
       'KV.txn',
       { success: [{ request_delete_range: { key: this.#key(key) } }] },
       never,
@@ -70,7 +68,7 @@ export class EtcdLab implements StoreLab {
   }
 
   async #kv(key: string) {
-    return (await this.#client.read('KV.range', { key: this.#key(key) }, never)).kvs[0];
+    return (await this.client.read('KV.range', { key: this.#key(key) }, never)).kvs[0];
   }
 
   async get(key: string): Promise<string | undefined> {
@@ -83,7 +81,7 @@ export class EtcdLab implements StoreLab {
   }
 
   async expire(key: string): Promise<void> {
-    await this.#client.write('Lease.leaseRevoke', { ID: await this.etcdLeaseOf(`subnets/${key}`) }, never);
+    await this.client.write('Lease.leaseRevoke', { ID: await this.etcdLeaseOf(`subnets/${key}`) }, never);
   }
 
   async expires(key: string): Promise<boolean> {
@@ -91,28 +89,29 @@ export class EtcdLab implements StoreLab {
   }
 
   async revision(): Promise<string> {
-    return (await this.#client.read('KV.range', { key: Buffer.from('x') }, never)).header.revision;
+    return (await this.client.read('KV.range', { key: Buffer.from('x') }, never)).header.revision;
   }
 
   async forgetHistory(): Promise<void> {
     await this.#server.etcdctl(['compact', await this.revision()]);
   }
 
-  writer(): LeaseWriter {
-    return new LeaseWriter({
-      client: this.#client,
-      keys: new EtcdKeys(this.prefix),
-      random: Math.random,
-      now: Date.now,
-    });
+  keys(): EtcdKeys {
+    return new EtcdKeys(this.prefix);
+  }
+
+  /** The numbers of all etcd leases of the server. */
+  async etcdLeases(): Promise<string[]> {
+    const { leases } = JSON.parse(await this.#server.etcdctl(['lease', 'list', '--write-out=json']));
+    return (leases ?? []).map(({ id }: { id: number }) => String(id));
   }
 
   async close(): Promise<void> {
     for (const store of this.#stores) await store.close();
     const all = new EtcdKeys(this.prefix).all;
-    await this.#client
+    await this.client
       .write('KV.txn', { success: [{ request_delete_range: all }] }, never)
       .catch(() => undefined);
-    this.#client.close();
+    this.client.close();
   }
 }
