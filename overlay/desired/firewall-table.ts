@@ -71,8 +71,11 @@ export interface FirewallChain {
   /** `type ... hook ... priority ...`; absent: other chains go to it. */
   readonly hook?: string;
   readonly rules: readonly string[];
-  /** Harms nobody without the rest of the table, and must stand before the rest does. */
-  readonly first?: boolean;
+  /**
+   * Made before the rest of the table: `rules` with its rules, which harm nobody without the rest; `hook` empty.
+   * A table's chains also end in the order in which they were made.
+   */
+  readonly early?: 'hook' | 'rules';
 }
 
 export interface FirewallTable {

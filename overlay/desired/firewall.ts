@@ -138,11 +138,21 @@ function vxlanGuard(facts: FirewallFacts): FirewallChain[] {
   const marked = `meta mark and ${hex(markBit)}`;
   return [
     {
-      // Sets and counters of this chain are none, and without the guard in `output` it changes nothing.
+      // Stands in the hooks before the chain that marks, so that it ends before it when somebody flushes all.
+      name: 'from_node',
+      hook: `type filter hook output priority ${FIRST}`,
+      early: 'hook',
+      rules: [
+        `udp dport ${port} @th,96,24 ${vni} ${marked} == 0 ${drop('vxlan_forged')}`,
+        `udp dport ${port} ${marked} != 0 meta mark set meta mark and ${hex(~markBit >>> 0)}`,
+      ],
+    },
+    {
+      // Marks before anybody asks for the mark.
       name: 'encapsulated',
+      early: 'rules',
       hook: `type filter hook postrouting priority ${LAST}`,
       rules: devices.map((device) => `oifname ${quoted(device)} meta mark set meta mark or ${hex(markBit)}`),
-      first: true,
     },
     {
       name: 'to_vxlan',
@@ -160,14 +170,6 @@ function vxlanGuard(facts: FirewallFacts): FirewallChain[] {
         'ip saddr @peers4 return',
         'ip6 saddr @peers6 return',
         drop('vxlan_stranger'),
-      ],
-    },
-    {
-      name: 'from_node',
-      hook: `type filter hook output priority ${FIRST}`,
-      rules: [
-        `udp dport ${port} @th,96,24 ${vni} ${marked} == 0 ${drop('vxlan_forged')}`,
-        `udp dport ${port} ${marked} != 0 meta mark set meta mark and ${hex(~markBit >>> 0)}`,
       ],
     },
     {

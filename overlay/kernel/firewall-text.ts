@@ -12,12 +12,18 @@ export function tableText(table: FirewallTable, name = table.name, flags = ''): 
   return block(table, name, flags, table.chains, () => '');
 }
 
-/** What must stand before the rules do, and harms nobody without them: sets, counters, first chains. */
-export function preludeText(table: FirewallTable, held: TableStructure | undefined): string {
-  const chains = table.chains.filter(
-    (chain) => chain.first === true && held?.chains.has(chain.name) !== true,
-  );
-  return block(table, table.name, '', chains, () => '');
+/** What must stand before the rules do, and harms nobody without them: sets, counters, early chains. */
+export function preludeText(table: FirewallTable, held: TableStructure): string {
+  const missing = (name: string) => !held.chains.has(name);
+  const chains = table.chains.flatMap((chain) => {
+    if (chain.early === 'rules') return [chain];
+    return chain.early === 'hook' && missing(chain.name) ? [{ ...chain, rules: [] }] : [];
+  });
+  const emptied = chains.filter(({ name }) => !missing(name));
+  return [
+    ...emptied.map(({ name }) => `flush chain ${table.family} ${table.name} ${name}`),
+    block(table, table.name, '', chains, () => ''),
+  ].join('\n');
 }
 
 /**
@@ -44,17 +50,16 @@ export function replaceText(table: FirewallTable, held: TableStructure, wanted: 
   ].join('\n');
 }
 
-/** The table anew, with its elements: for one that cannot be changed into what is wanted. */
+/** One that is there. (`add table` before it would wake a dormant one up.) */
+export const deleteText = (family: string, name: string): string => `delete table ${family} ${name}\n`;
+
+/** A table that is there anew, with its elements: for one that cannot be changed into what is wanted. */
 export function rebuildText(table: FirewallTable, elements: FirewallElements): string {
   const list = (set: FirewallSet) => {
     const texts = [...elements[set.name]].map((element) => elementText(set, element));
     return texts.length === 0 ? '' : ` elements = { ${texts.join(', ')} };`;
   };
-  return [
-    `add table ${table.family} ${table.name}`,
-    `delete table ${table.family} ${table.name}`,
-    block(table, table.name, '', table.chains, list),
-  ].join('\n');
+  return deleteText(table.family, table.name) + block(table, table.name, '', table.chains, list);
 }
 
 export const setNames = (table: FirewallTable): SetName[] => table.sets.map((set) => set.name);

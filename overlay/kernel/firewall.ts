@@ -6,10 +6,12 @@
  * Rules come from the kernel as byte code; what ours look like there is found by loading them once into a
  * dormant table, which filters nothing, and reading that.
  *
- * No packet of a running flow is lost in any change:
- * - sets have their elements before rules ask for them: prelude (sets, and the chain that marks what the
- *   output chain will ask for), elements, rules, in this order;
- * - rules are replaced in place: in one transaction a chain's old rules give way to its new ones.
+ * No packet of a running flow is lost in any change, nor when somebody flushes everything (40,000 packets a
+ * second through 100 changes of each kind, in test/overlay/firewall/running-flow.test.ts and beyond it):
+ * - rules are replaced in place: in one transaction all chains' old rules give way to the new ones;
+ * - before rules that drop stands what they ask for: sets with their elements, and the mark on packets. So a
+ *   table is made in three steps: prelude (sets, early chains), elements, rules;
+ * - what marks packets ends after what asks for the mark: chains end in the order in which they were made.
  *
  * Our own changes are announced like anybody's. They cause no endless passes: a pass after them finds the
  * generation that they led to.
@@ -25,7 +27,7 @@ import {
   type FirewallTable,
   type SetName,
 } from '../desired/firewall-table.ts';
-import { preludeText, rebuildText, replaceText, setNames, tableText } from './firewall-text.ts';
+import { deleteText, preludeText, rebuildText, replaceText, setNames, tableText } from './firewall-text.ts';
 import { SystemCallError } from './libc.ts';
 import { inNamespace } from './namespace.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
@@ -227,8 +229,7 @@ export class Firewall implements Disposable {
     for (const name of [FIREWALL_TABLE, PROBE_TABLE]) {
       for (const family of FAMILIES) {
         if (readTable(this.#netlink, family, name) === undefined) continue;
-        // In one transaction, so that it does not fail if somebody else is faster.
-        this.#nftables.run(`add table ${family} ${name}\ndelete table ${family} ${name}\n`);
+        this.#nftables.run(deleteText(family, name));
         removed.push(`table ${family} ${name}`);
       }
     }
@@ -260,7 +261,7 @@ export class Firewall implements Disposable {
       this.#applied.delete(family);
       if (held === undefined) return false;
       seen.generation = undefined;
-      this.#nftables.run(`add ${name}\ndelete ${name}\n`);
+      this.#nftables.run(deleteText(family, FIREWALL_TABLE));
       report.changed.push(`${name} removed`);
       return true;
     }
@@ -283,22 +284,28 @@ export class Firewall implements Disposable {
     seen: Seen,
   ): void {
     const unlike = table.sets.some(
-      ({ name }) => held?.sets.has(name) === true && held.sets.get(name) !== structure.sets.get(name),
+      ({ name }) =>
+        held?.dormant === false && held.sets.has(name) && held.sets.get(name) !== structure.sets.get(name),
     );
-    if (held?.dormant === true || unlike) {
+    if (unlike) {
       this.#nftables.run(rebuildText(table, elements));
       return;
     }
+    // A dormant one is in nobody's way, and filters nothing that its end would let pass.
+    if (held?.dormant === true) this.#nftables.run(deleteText(table.family, table.name));
+    const base = held === undefined || held.dormant ? NOTHING : held;
     try {
-      this.#nftables.run(preludeText(table, held));
+      this.#nftables.run(preludeText(table, base));
       changeElements(
         this.#netlink,
-        setNames(table).map((name) => difference(name, elements[name], seen.elements.get(name))),
+        setNames(table).map((name) =>
+          difference(name, elements[name], base === NOTHING ? undefined : seen.elements.get(name)),
+        ),
       );
-      this.#nftables.run(replaceText(table, held ?? NOTHING, structure));
+      this.#nftables.run(replaceText(table, base, structure));
     } catch (error) {
       // Something of a stranger's in our table is in the way: anew, with everything in one transaction.
-      if (!(error instanceof NftablesError) || held === undefined) throw error;
+      if (!(error instanceof NftablesError) || base === NOTHING) throw error;
       this.#nftables.run(rebuildText(table, elements));
     }
   }
@@ -354,13 +361,14 @@ export class Firewall implements Disposable {
   }
 
   #probe(table: FirewallTable): TableStructure {
-    const name = `${table.family} ${PROBE_TABLE}`;
-    const remove = `add table ${name}\ndelete table ${name}\n`;
-    this.#nftables.run(`${remove}${tableText(table, PROBE_TABLE, 'dormant')}`);
+    // One that a killed run left behind.
+    const stale = readTable(this.#netlink, table.family, PROBE_TABLE) !== undefined;
+    const remove = deleteText(table.family, PROBE_TABLE);
+    this.#nftables.run((stale ? remove : '') + tableText(table, PROBE_TABLE, 'dormant'));
     try {
       const structure = readTable(this.#netlink, table.family, PROBE_TABLE);
       if (structure === undefined)
-        throw new FirewallUnsettledError(`nftables: somebody else deleted table ${name}`);
+        throw new FirewallUnsettledError(`nftables: somebody else deleted table ${PROBE_TABLE}`);
       return structure;
     } finally {
       this.#nftables.run(remove);
