@@ -79,18 +79,19 @@ export class DurableFiles {
   }
 
   async #round(): Promise<void> {
-    const files = this.#files;
-    const directories = [...this.#directories].map((path) => openSync(path, 'r'));
+    const open = this.#files;
+    const directories = [...this.#directories];
     this.#files = [];
     this.#directories.clear();
     try {
+      for (const path of directories) open.push(openSync(path, 'r'));
       // All at once, so that the file system commits once: a loss of power in the middle may leave a name
       // with an empty file, which readers take for none. Nobody was told that it was on disk.
-      const outcomes = await Promise.allSettled([...files, ...directories].map((fd) => syncDescriptor(fd)));
+      const outcomes = await Promise.allSettled(open.map((fd) => syncDescriptor(fd)));
       const failed = outcomes.find((outcome) => outcome.status === 'rejected');
       if (failed !== undefined) throw failed.reason;
     } finally {
-      await Promise.all([...files, ...directories].map((fd) => closeDescriptor(fd)));
+      await Promise.all(open.map((fd) => closeDescriptor(fd)));
     }
   }
 

@@ -122,9 +122,13 @@ export class Ipam {
     }
   }
 
-  /** Frees addresses that this holder has; others stay. They are held until their files are gone. */
-  async release(holder: AttachmentKey, addresses: readonly Address[]): Promise<void> {
+  /** Removes the files of addresses that this holder has. They stay held until `free`. */
+  async removeFiles(holder: AttachmentKey, addresses: readonly Address[]): Promise<void> {
     await Promise.all(addresses.map((address) => this.#store.release(address, holder)));
+  }
+
+  /** Frees addresses that this holder has; others stay. Nothing on disk may name it as their holder any more. */
+  free(holder: AttachmentKey, addresses: readonly Address[]): void {
     for (const address of addresses) {
       const current = this.#held.get(address);
       if (current !== undefined && sameKey(current, holder)) this.#forget(address);

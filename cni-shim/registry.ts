@@ -79,7 +79,7 @@ export class AttachmentRegistry implements PodSource {
    * @throws StateInUseError; NodeJS.ErrnoException when the directory cannot be read or written
    */
   static async open({ stateDir, log, openNetlink }: RegistryOptions): Promise<AttachmentRegistry> {
-    mkdirSync(stateDir, { recursive: true, mode: 0o755 });
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     const lock = lockState(stateDir);
     try {
       const registry = new AttachmentRegistry(log, lock, stateDir);
@@ -151,6 +151,8 @@ export class AttachmentRegistry implements PodSource {
         return attachment;
       } catch (error) {
         await this.#giveUp(attachment);
+        // What was written has been removed, but its descriptors are open until they are flushed.
+        await this.#files.flushed().catch(() => {});
         if (!(error instanceof AddressTakenError)) throw error;
         this.#log.warn('an address is reserved by another program; taking the next', {
           address: error.address,
@@ -207,8 +209,9 @@ export class AttachmentRegistry implements PodSource {
   async releaseForeign(network: string, isStale: (holder: AttachmentKey) => boolean): Promise<Address[]> {
     const stale = this.#ipam.foreign(network).filter(({ holder }) => isStale(holder));
     for (const { address, holder } of stale) {
-      await this.#ipam.release(holder, [address]);
+      await this.#ipam.removeFiles(holder, [address]);
       await this.#records.remove(hostInterfaceName(holder));
+      this.#ipam.free(holder, [address]);
     }
     return stale.map(({ address }) => address);
   }
@@ -228,23 +231,21 @@ export class AttachmentRegistry implements PodSource {
         error,
       });
     }
+    const gone = stored.filter(({ attachment }) => !links.has(attachment.hostInterface));
+    for (const { attachment } of gone) await this.#giveUp(attachment);
+    if (gone.length > 0) {
+      this.#log.info('addresses of pods that are gone were given up', { count: gone.length });
+    }
     const ours = new Map<Address, AttachmentKey>();
-    for (const { attachment } of stored) {
+    for (const { attachment, progress } of stored) {
+      if (!links.delete(attachment.hostInterface)) continue;
+      this.#set(attachment, progress === 'attached' ? 'attached' : 'standing');
       for (const { address } of attachment.addresses) ours.set(address, attachment);
     }
     for (const address of this.#ipam.load(ours)) {
       this.#log.error('two attachments claim one address; remove one of the pods', { address });
     }
-    let gone = 0;
-    for (const { attachment, progress } of stored) {
-      this.#set(attachment, progress === 'attached' ? 'attached' : 'standing');
-      if (links.delete(attachment.hostInterface)) continue;
-      await this.release(attachment);
-      gone++;
-    }
-    if (gone > 0) {
-      this.#log.info('addresses of pods that are gone were given up', { count: gone });
-    }
+    await this.#files.flushed();
     for (const device of links) {
       this.#log.warn('a pod interface has no record: was the state directory removed? Delete that pod', {
         device,
@@ -252,13 +253,12 @@ export class AttachmentRegistry implements PodSource {
     }
   }
 
-  /** The files: the record last, so that it names the addresses until they are free. */
+  /** Only when no file names the attachment any more may another have its addresses. */
   async #giveUp(attachment: Attachment): Promise<void> {
-    await this.#ipam.release(
-      attachment,
-      attachment.addresses.map(({ address }) => address),
-    );
+    const addresses = attachment.addresses.map(({ address }) => address);
+    await this.#ipam.removeFiles(attachment, addresses);
     await this.#records.remove(attachment.hostInterface);
+    this.#ipam.free(attachment, addresses);
   }
 
   #set(attachment: Attachment, phase: AttachmentPhase): void {

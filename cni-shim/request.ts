@@ -1,4 +1,5 @@
 /** One call of the plugin, checked: the environment's variables and the network configuration. */
+import type { AttachmentKey } from './attachment.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
 import type { RequestFrame } from './frames.ts';
 import { type NetworkConfiguration, parseNetworkConfiguration } from './network-configuration.ts';
@@ -18,6 +19,12 @@ export interface AttachmentRequest {
   /** Kubernetes' `namespace/name`. */
   readonly pod: string | undefined;
 }
+
+export const keyOf = ({ config, containerID, ifname }: AttachmentRequest): AttachmentKey => ({
+  network: config.name,
+  containerID,
+  ifname,
+});
 
 /** GC and STATUS are about the network. */
 export interface NetworkRequest {

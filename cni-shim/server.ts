@@ -22,6 +22,7 @@ import {
   CNI_VERBS,
   type CniRequest,
   type CniVerb,
+  keyOf,
   parseRequest,
 } from './request.ts';
 import { Spool } from './spool.ts';
@@ -188,7 +189,7 @@ export class CniServer {
   /** ADD alone has something to do after its answer, and keeps its turn until then. */
   async #add(connection: Connection, request: AttachmentRequest, startedMs: number): Promise<void> {
     const pod = this.#podOf(connection);
-    const hostInterface = hostInterfaceName({ ...request, network: request.config.name });
+    const hostInterface = hostInterfaceName(keyOf(request));
     if ((await this.#spool.drain()).has(hostInterface)) {
       throw new CniError(CNI_CODES.tryAgainLater, 'an earlier DEL of this attachment has not succeeded yet');
     }
@@ -207,8 +208,12 @@ export class CniServer {
       if (delivered === true) pending.confirm();
       this.#context.checkpoint('add:confirmed');
       this.#options.observer?.onVerb({ verb: 'ADD', result: 'success', code: undefined, durationMs });
-      const attachment = attachmentText({ ...request, network: request.config.name });
-      this.#log.info('pod attached', { attachment, pod: request.pod, device: hostInterface, durationMs });
+      this.#log.info('pod attached', {
+        attachment: attachmentText(keyOf(request)),
+        pod: request.pod,
+        device: hostInterface,
+        durationMs,
+      });
     });
   }
 
@@ -240,7 +245,7 @@ export class CniServer {
   }
 
   #turn<T>(request: AttachmentRequest, work: () => Promise<T>): Promise<T> {
-    return this.#turns.run(hostInterfaceName({ ...request, network: request.config.name }), work);
+    return this.#turns.run(hostInterfaceName(keyOf(request)), work);
   }
 
   #podOf(connection: Connection): NonNullable<Connection['pod']> {
@@ -270,9 +275,7 @@ export class CniServer {
       return undefined;
     } catch (thrown) {
       this.#report(frame, startedMs, this.#cniError(frame, thrown));
-      return request?.verb === 'DEL'
-        ? hostInterfaceName({ ...request, network: request.config.name })
-        : undefined;
+      return request?.verb === 'DEL' ? hostInterfaceName(keyOf(request)) : undefined;
     }
   }
 
@@ -289,7 +292,8 @@ export class CniServer {
     const result = error === undefined ? 'success' : 'failure';
     this.#options.observer?.onVerb({ verb, result, code: error?.cniCode, durationMs });
     if (error === undefined) return;
-    this.#log.warn('a CNI call was refused', {
+    // STATUS is asked again and again while the daemon is not ready, which it says elsewhere.
+    this.#log[verb === 'STATUS' ? 'debug' : 'warn']('a CNI call was refused', {
       verb,
       attachment: `${frame.containerID.slice(0, 64)}:${frame.ifname.slice(0, 16)}`,
       code: error.cniCode,

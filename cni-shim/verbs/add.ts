@@ -16,7 +16,7 @@ import { type Attachment, attachmentText, hostInterfaceName, macOfAddress } from
 import { CNI_CODES, CniError } from '../cni-error.ts';
 import { configurePodLink, createPodLink } from '../pod-interface.ts';
 import type { RegisteredAttachment } from '../registry.ts';
-import type { AttachmentRequest } from '../request.ts';
+import { type AttachmentRequest, keyOf } from '../request.ts';
 import { formatResult } from '../result.ts';
 import { followInBackground, type PodHandles, type VerbContext } from './context.ts';
 
@@ -41,6 +41,7 @@ export async function add(
   signal: AbortSignal,
 ): Promise<PendingAdd> {
   const { registry, netlink, network } = context;
+  signal.throwIfAborted();
   const facts = usableFacts(context, request);
   const preferred = await clearTheWay(context, request, pod);
   signal.throwIfAborted();
@@ -56,7 +57,8 @@ export async function add(
     attachment = { ...attachment, routes: configurePodLink(pod.netlink, attachment) };
     context.checkpoint('add:configured');
     registry.stands(attachment);
-    await unlessAborted(Promise.all([onDisk, network.settlePods()]), signal);
+    // `stands` may have written once more.
+    await unlessAborted(Promise.all([onDisk, registry.flushed(), network.settlePods()]), signal);
     context.checkpoint('add:settled');
     const host = findLink(netlink, attachment.hostInterface);
     const bridge = findLink(netlink, facts.bridge);
@@ -112,7 +114,7 @@ async function clearTheWay(
   pod: PodHandles,
 ): Promise<Address[]> {
   const { registry, netlink, reaper, log } = context;
-  const key = { network: request.config.name, containerID: request.containerID, ifname: request.ifname };
+  const key = keyOf(request);
   const hostInterface = hostInterfaceName(key);
   const earlier: RegisteredAttachment | undefined = registry.find(key);
   const link = findLink(netlink, hostInterface);
@@ -142,8 +144,8 @@ async function reserve(
   facts: PodNetworkFacts,
   preferred: readonly Address[],
 ): Promise<Attachment> {
-  const { config, containerID, ifname, netns, pod } = request;
-  const holder = { network: config.name, containerID, ifname };
+  const { config, netns, pod } = request;
+  const holder = keyOf(request);
   const { subnets, gateways } = facts;
   return registry.reserve({ holder, subnets, gateways, asked: config.addresses, preferred }, (addresses) => {
     const [first] = addresses;

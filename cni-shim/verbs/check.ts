@@ -2,14 +2,14 @@
 import { attachmentText } from '../attachment.ts';
 import { CNI_CODES, CniError } from '../cni-error.ts';
 import { comparePodLink } from '../pod-interface.ts';
-import type { AttachmentRequest } from '../request.ts';
+import { type AttachmentRequest, keyOf } from '../request.ts';
 import { parsePreviousResult } from '../result.ts';
 import type { PodHandles, VerbContext } from './context.ts';
 
 /** @throws CniError 104, naming all that is wrong; 3, 7 or 11 where it cannot be told */
 export function check(context: VerbContext, request: AttachmentRequest, pod: PodHandles): void {
   const { registry, netlink, network } = context;
-  const key = { network: request.config.name, containerID: request.containerID, ifname: request.ifname };
+  const key = keyOf(request);
   if (request.config.prevResult === undefined) {
     throw new CniError(CNI_CODES.invalidConfig, 'prevResult: CHECK needs the result of the ADD');
   }

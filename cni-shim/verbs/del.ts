@@ -6,7 +6,7 @@ import { findLink } from '../../overlay/kernel/link.ts';
 import { type Attachment, type AttachmentKey, attachmentText, hostInterfaceName } from '../attachment.ts';
 import { CNI_CODES, CniError } from '../cni-error.ts';
 import { removePodLink } from '../pod-interface.ts';
-import type { AttachmentRequest } from '../request.ts';
+import { type AttachmentRequest, keyOf } from '../request.ts';
 import { followInBackground, type PodHandles, type VerbContext } from './context.ts';
 
 /** @param pod absent when the namespace is gone @throws CniError 11 when the kernel keeps the interface */
@@ -15,8 +15,7 @@ export async function del(
   request: AttachmentRequest,
   pod: PodHandles | undefined,
 ): Promise<void> {
-  const key = { network: request.config.name, containerID: request.containerID, ifname: request.ifname };
-  await detach(context, key, pod);
+  await detach(context, keyOf(request), pod);
 }
 
 /** Removes one attachment; the caller has its turn (see keyed-queue.ts). */

@@ -11,8 +11,9 @@ import { type BatchFailure, NetlinkError, type NetlinkSocket } from './netlink-s
 const send = koffi.load('libc.so.6').func('intptr_t send(int, const uint8_t *, uintptr_t, int)');
 
 const EAGAIN = 11;
-/** Away from the sequence numbers that the socket itself counts up from 1. */
+/** Away from the sequence numbers that the socket itself counts up from 1; each batch goes on. */
 const FIRST_SEQUENCE = 0x80000000;
+let nextSequence = FIRST_SEQUENCE;
 
 /**
  * Carries a small batch out in order, each request whether or not the ones before it succeeded.
@@ -24,7 +25,10 @@ export async function executeSlowly(
   doing: (index: number) => string,
 ): Promise<BatchFailure[]> {
   const writer = new MessageWriter();
-  for (const [i, request] of requests.entries()) writer.message(request, NLM_F_ACK, FIRST_SEQUENCE + i);
+  if (nextSequence + requests.length > 0xffffffff) nextSequence = FIRST_SEQUENCE;
+  const firstSequence = nextSequence;
+  nextSequence += requests.length;
+  for (const [i, request] of requests.entries()) writer.message(request, NLM_F_ACK, firstSequence + i);
   await sendOnThread(netlink.fd, writer.bytes);
   const failures: BatchFailure[] = [];
   let answered = 0;
@@ -34,7 +38,7 @@ export async function executeSlowly(
       throw new NetlinkError(EAGAIN, 'the answer ended early', doing(answered));
     }
     for (const { type, sequence, body } of messages(datagram)) {
-      const index = sequence - FIRST_SEQUENCE;
+      const index = sequence - firstSequence;
       if (type !== NLMSG_ERROR || index < 0 || index >= requests.length) continue;
       answered++;
       const errno = -body.readInt32LE(0);

@@ -8,6 +8,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { hostInterfaceName } from '../../cni-shim/attachment.ts';
 import type { Checkpoint } from '../../cni-shim/verbs/context.ts';
 import { need } from '../lab/capability.ts';
 import { TestNode } from './test-node.ts';
@@ -162,6 +163,14 @@ describe('a daemon that is killed', () => {
     writeFileSync(half, record);
     copyFileSync(half, join(attachments, 'vtpaaaaaaaaaaaa.adding.json'));
     writeFileSync(join(attachments, 'vtpbbbbbbbbbbbb.adding.json'), '');
+    // The address of a pod that stands, still named by the record of one that had it before.
+    const former = JSON.parse(record);
+    const formerKey = { network: 'test-net', containerID: 'former', ifname: 'eth0' };
+    former.addresses[0].address = '10.244.7.2';
+    writeFileSync(
+      join(attachments, `${hostInterfaceName(formerKey)}.json`),
+      JSON.stringify({ ...former, ...formerKey }),
+    );
     writeFileSync(addressOf(3), `${pods[3]}\r\neth0`);
     await node.start();
     // The record under a wrong name is reported and its addresses stay reserved by their files.
@@ -172,6 +181,7 @@ describe('a daemon that is killed', () => {
     expect(node.registry?.rows().map((row) => row.containerID)).to.have.members([pods[0], pods[1]]);
     expect(await node.call('DEL', { pod: pods[3] ?? '' })).to.include({ status: 0 });
     expectOrder();
+    expect(node.log.entries.some(({ message }) => message.includes('two attachments claim'))).to.equal(false);
   });
 
   it('at any moment: in order again after the next start', async function () {
