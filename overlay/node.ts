@@ -184,6 +184,8 @@ export class OverlayNode {
   #delivered(delta: ViewDelta, view: LeaseView): void {
     const arrivedAt = performance.now();
     const { cache, metrics, reconciler } = this.#options;
+    // The cached one is delivered while followLeases is still being called.
+    this.#view = view;
     if (delta.cause !== 'cache') {
       this.#lastContactAt = Date.now();
       cache.changed(view);
