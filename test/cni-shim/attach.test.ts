@@ -2,9 +2,10 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { conflistText } from '../../cni-shim/conflist.ts';
 import { until } from '../../overlay/lab/wait.ts';
 import { need } from '../lab/capability.ts';
-import { BRIDGE, type CniResult, inside, TestNode } from './test-node.ts';
+import { BRIDGE, type CniResult, inside, runPlugin, TestNode } from './test-node.ts';
 
 describe('attaching pods', () => {
   let node: TestNode;
@@ -139,6 +140,40 @@ describe('attaching pods', () => {
       if (cniVersion < '0.4.0') continue;
       expect(await node.call('CHECK', { pod, config: { cniVersion, prevResult: result } })).to.include({
         status: 0,
+      });
+    }
+  });
+
+  it('answers what the reference plugins after it in a list understand', async function () {
+    const portmap = '/usr/lib/cni/portmap';
+    if (!existsSync(portmap)) {
+      console.log('      skipped: this machine lacks containernetworking-plugins');
+      this.skip();
+    }
+    node.network.useBothFamilies();
+    const list = JSON.parse(conflistText({ socketPath: node.socketPath, bridge: BRIDGE }));
+    for (const cniVersion of ['0.3.0', '0.3.1', '0.4.0', '1.0.0']) {
+      const pod = node.addPod();
+      const { result } = await node.add(pod, { config: { ...list.plugins[0], cniVersion } });
+      const { status, stdout } = await runPlugin(
+        portmap,
+        {
+          CNI_COMMAND: 'ADD',
+          CNI_CONTAINERID: pod,
+          CNI_NETNS: `/run/netns/${pod}`,
+          CNI_IFNAME: 'eth0',
+          CNI_PATH: '/',
+        },
+        JSON.stringify({ ...list.plugins[1], cniVersion, name: list.name, prevResult: result }),
+      );
+      expect(status, stdout).to.equal(0);
+      const { cniVersion: passed, ips, interfaces, routes } = JSON.parse(stdout);
+      const { cniVersion: given, ips: ours, interfaces: links, routes: ways } = result;
+      expect({ passed, ips, interfaces, routes }).to.deep.equal({
+        passed: given,
+        ips: ours,
+        interfaces: links,
+        routes: ways,
       });
     }
   });
