@@ -9,6 +9,11 @@ import { deleteKey, etcdOf, getKey, keyOf, leaseKeys, putKey } from '../../lab/e
 const DEADLINE_MS = 30_000;
 
 describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
+  afterEach(async () => {
+    const etcd = etcdOf(cluster);
+    if (etcd.pid === undefined) await etcd.start();
+  });
+
   const healthy = async (number: number) => (await cluster.node(number).status()).store.healthy;
 
   it('away and back: nothing is lost, health says so, and what changed since is followed', async () => {
@@ -34,7 +39,7 @@ describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
   it('away at the start: pods work and can be attached from the cache, and status says so', async () => {
     const [node, etcd] = [cluster.node(1), etcdOf(cluster)];
     const { lease } = await node.status();
-    await node.daemon?.kill();
+    await node.daemon?.terminate();
     await etcd.close();
     await node.startDaemon();
     await node.untilReady();
@@ -178,7 +183,7 @@ describeCluster('a full network', [ETCD], TINY, (cluster) => {
     await Promise.all([first.untilProgrammed(1), second.untilProgrammed(1)]);
     await third.startDaemon();
     const reason = async () => (await third.status().catch(() => undefined))?.reason ?? '';
-    const full = async () => /free/.test(await reason());
+    const full = async () => /subnets .* are leased/.test(await reason());
     await until(full, { what: 'a word on the full network', deadlineMs: DEADLINE_MS });
     expect(await third.ready()).to.equal(false);
     const { lease } = await first.status();
