@@ -10,6 +10,8 @@
  *         Router advertisements and redirects never (CVE-2020-10749).
  *   No other protocol, tagged frames included, and nothing to the bridge's own group addresses: a bridge
  *   hands those to `input` instead of `prerouting`, and learns their source, which may be another pod's.
+ *   LLDP's (01:80:c2:00:00:0e) it hands to no hook at all: against those the bridge must be told not to
+ *   learn from them (`no_linklocal_learn`).
  *
  * A pod without an IPv6 address has no element in the IPv6 sets: all its IPv6 is dropped. What a kernel sends
  * unasked then (multicast listener reports, router solicitations) has a counter of its own, lest every start

@@ -3,13 +3,16 @@ import { expect } from 'chai';
 import { peerElement, wantFirewall } from '../../../overlay/desired/firewall.ts';
 import { Firewall } from '../../../overlay/kernel/firewall.ts';
 import { inNamespace } from '../../../overlay/kernel/namespace.ts';
-import { messages } from '../../../overlay/kernel/netlink-message.ts';
+import { messages, type NetlinkMessage, readText } from '../../../overlay/kernel/netlink-message.ts';
 import { NETLINK_NETFILTER, NetlinkSocket } from '../../../overlay/kernel/netlink-socket.ts';
-import { NFNLGRP_NFTABLES } from '../../../overlay/kernel/nft-message.ts';
+import { messageType, NFNLGRP_NFTABLES, nftAttributes } from '../../../overlay/kernel/nft-message.ts';
 import { addNamespace, deleteNamespace, namespacePath, runInside } from '../../../overlay/lab/namespace.ts';
 import { type Address, parseAddress } from '../../../store/address.ts';
 import { need } from '../../lab/capability.ts';
 import { FACTS, PEERS, PODS } from './rig.ts';
+
+const NEWTABLE = 0;
+const NEWRULE = 6;
 
 const NOTHING = { repaired: [], changed: [] };
 const WANTED = wantFirewall(FACTS, PEERS, PODS);
@@ -240,16 +243,35 @@ describe('firewall: the tables', () => {
     expect(firewall.remove()).to.deep.equal([]);
   });
 
-  it('announce what others do to them, and their own changes cause no second pass', async () => {
-    using monitor = inNamespace(path, () =>
-      NetlinkSocket.open({ protocol: NETLINK_NETFILTER, groups: [NFNLGRP_NFTABLES] }),
+  it('stand in an order in which no packet is asked for a mark it never got', async () => {
+    firewall.apply(WANTED);
+    const chains = [...(await ruleset()).matchAll(/chain (\w+)/g)].map(([, name]) => name ?? '');
+    expect(chains.indexOf('from_node')).to.be.within(0, chains.indexOf('encapsulated'));
+    await nft('delete table inet vtepd');
+    using monitor = listen();
+    firewall.apply(WANTED);
+    const rules = announced(monitor, NEWRULE).map((message) => readText(nftAttributes(message)[2]) ?? '');
+    expect(rules.indexOf('encapsulated')).to.be.within(0, rules.indexOf('from_node'));
+  });
+
+  it('never filter twice: where their rules are read, they sleep', () => {
+    using monitor = listen();
+    firewall.apply(WANTED);
+    const probes = announced(monitor, NEWTABLE).filter(
+      (message) => readText(nftAttributes(message)[1]) === 'vtepd_probe',
     );
+    expect(probes).to.have.lengthOf(2);
+    for (const message of probes) expect(nftAttributes(message)[2]?.readUInt32BE(0)).to.equal(1);
+    expect(announced(monitor, NEWTABLE)).to.deep.equal([]);
+  });
+
+  const listen = (): NetlinkSocket =>
+    inNamespace(path, () => NetlinkSocket.open({ protocol: NETLINK_NETFILTER, groups: [NFNLGRP_NFTABLES] }));
+
+  it('announce what others do to them, and their own changes cause no second pass', async () => {
+    using monitor = listen();
     const concerned = (): number => {
-      let count = 0;
-      for (let datagram = monitor.receive(); datagram !== undefined; datagram = monitor.receive()) {
-        for (const message of messages(datagram)) if (firewall.concerns(message)) count++;
-      }
-      return count;
+      return announced(monitor).filter((message) => firewall.concerns(message)).length;
     };
     firewall.apply(WANTED);
     concerned();
@@ -271,3 +293,12 @@ const sorted = (listing: string): string =>
     .split(/\n(?=\t\S|table)/)
     .sort()
     .join('\n');
+
+/** What was announced since the last look, of one kind if one is asked for. */
+function announced(monitor: NetlinkSocket, nftMessage?: number): NetlinkMessage[] {
+  const found: NetlinkMessage[] = [];
+  for (let datagram = monitor.receive(); datagram !== undefined; datagram = monitor.receive()) {
+    for (const message of messages(Buffer.from(datagram))) found.push(message);
+  }
+  return found.filter(({ type }) => nftMessage === undefined || type === messageType(nftMessage));
+}
