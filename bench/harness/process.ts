@@ -1,5 +1,7 @@
 /** What /proc says of a process: its processor time and its memory. */
 import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../overlay/lab/wait.ts';
 
 /** USER_HZ: the unit of times in /proc on every Linux that Node runs on. */
 const TICK_MS = 10;
@@ -17,7 +19,22 @@ export function cpuMs(pid: number): CpuTime {
   return { user: Number(fields[11]) * TICK_MS, system: Number(fields[12]) * TICK_MS };
 }
 
-/** MiB, but for `pid`'s own words see proc_pid_smaps_rollup(5). */
+/** At rest: of this long a look, the main thread ran for less than a tenth. */
+const LOOK_MS = 30;
+const IDLE_DEADLINE_MS = 30_000;
+
+/** Waits until the process has nothing to do. @throws DeadlineError, the signal's reason */
+export async function untilIdle(pid: number, signal: AbortSignal): Promise<void> {
+  const ranMs = (): number => Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  const isIdle = async (): Promise<boolean> => {
+    const before = ranMs();
+    await delay(LOOK_MS, undefined, { signal });
+    return ranMs() - before < LOOK_MS / 10;
+  };
+  await until(isIdle, { what: 'the daemon to be at rest', deadlineMs: IDLE_DEADLINE_MS, everyMs: 1, signal });
+}
+
+/** MiB, as proc_pid_status(5) has it. */
 export interface Memory {
   /** Resident: what a container's limit and `ps` see. */
   readonly rss: number;

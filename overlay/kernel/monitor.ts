@@ -3,8 +3,9 @@
  * messages on one by one as they come.
  *
  * A lost message (ENOBUFS) cannot be known by itself, only that some were lost: the listener is told, and
- * must look at everything again. The wait is a poll(2) on one thread of Node's pool; an event descriptor
- * ends it.
+ * must look at everything again. It is told when the socket has been read to its end: until then the kernel
+ * goes on dropping what it announces, and says so only once. The wait is a poll(2) on one thread of Node's
+ * pool; an event descriptor ends it.
  */
 import { writeSync } from 'node:fs';
 import { checked, close, eventfd, pollReadable } from './libc.ts';
@@ -25,6 +26,7 @@ import {
 const NFNLGRP_NFTABLES = 7;
 const EFD_CLOEXEC_NONBLOCK = 0o2000000 | 0o4000;
 const FOREVER = -1;
+const AT_ONCE = 0;
 /** After this many datagrams in one go the event loop gets its turn. */
 const DATAGRAMS_A_TURN = 256;
 
@@ -54,6 +56,8 @@ export class KernelMonitor {
   readonly #netfilter: NetlinkSocket;
   readonly #wake: number;
   #closing = false;
+  /** Of which messages were lost, and which are not read to their end yet. */
+  readonly #overrun = new Set<NetlinkSocket>();
   readonly #ended: Promise<void>;
 
   /** Listens from now on, in the network namespace of the caller. @throws SystemCallError */
@@ -77,12 +81,15 @@ export class KernelMonitor {
   async #listen(): Promise<void> {
     try {
       while (!this.#closing) {
-        const [routing, netfilter] = await pollReadable(
+        const ready = await pollReadable(
           [this.#routing.fd, this.#netfilter.fd, this.#wake],
-          FOREVER,
+          this.#overrun.size > 0 ? AT_ONCE : FOREVER,
         );
-        if (routing === true) this.#drain(this.#routing, (message) => this.#listener.routing(message));
-        if (netfilter === true) this.#drain(this.#netfilter, (message) => this.#listener.netfilter(message));
+        const has = (place: number, socket: NetlinkSocket): boolean =>
+          ready[place] === true || this.#overrun.has(socket);
+        if (has(0, this.#routing)) this.#drain(this.#routing, (message) => this.#listener.routing(message));
+        if (has(1, this.#netfilter))
+          this.#drain(this.#netfilter, (message) => this.#listener.netfilter(message));
       }
     } finally {
       this.#routing.close();
@@ -92,15 +99,18 @@ export class KernelMonitor {
   }
 
   #drain(socket: NetlinkSocket, deliver: (message: NetlinkMessage) => void): void {
-    try {
-      for (let turn = 0; turn < DATAGRAMS_A_TURN; turn++) {
+    for (let turn = 0; turn < DATAGRAMS_A_TURN; turn++) {
+      try {
         const datagram = socket.receive();
-        if (datagram === undefined) return;
+        if (datagram === undefined) {
+          if (this.#overrun.delete(socket)) this.#listener.lost();
+          return;
+        }
         for (const message of messages(datagram)) deliver(message);
+      } catch (error) {
+        if (!(error instanceof NetlinkError)) throw error;
+        this.#overrun.add(socket);
       }
-    } catch (error) {
-      if (!(error instanceof NetlinkError)) throw error;
-      this.#listener.lost();
     }
   }
 }

@@ -1,0 +1,113 @@
+/**
+ * Repair: one object of the daemon's is taken away by hand; until the kernel announces that it is back.
+ *
+ * Struck and seen by this process, with sockets of its own, one object at a time when the daemon is at rest;
+ * all kinds in turns, on a node with 100 peers and on one with 10,000.
+ */
+
+import { Nftables } from '../overlay/kernel/nftables.ts';
+import { namespacePath } from '../overlay/lab/namespace.ts';
+import { until } from '../overlay/lab/wait.ts';
+import { type Aim, type Bench, type BenchIo, runBench } from './harness/bench.ts';
+import { SINGLE_OBJECTS, type Victim, WHOLE_DEVICES } from './harness/breakages.ts';
+import { netlinkInside, requireEntries } from './harness/kernel-counts.ts';
+import { KernelWatch } from './harness/kernel-watch.ts';
+import { monotonicMs } from './harness/machine.ts';
+import { benchLab, timedStart } from './harness/node-run.ts';
+import { untilIdle } from './harness/process.ts';
+import { type Distribution, distribution, inTurns, type Spread, spread } from './harness/statistics.ts';
+import { StoreWriter } from './harness/store-writer.ts';
+
+const PEERS = [100, 10_000];
+/** Of each round: with 10,000 peers a device takes a second to be filled again. */
+const SINGLE_REPEATS = 10;
+/** What the daemon still has to say about a device before the next strike. */
+const SETTLE_DEADLINE_MS = 30_000;
+
+const bench: Bench = {
+  name: 'repair',
+  about: [
+    'How long an object of the kernel that somebody takes away is missing: a route, a neighbour, an FDB entry, a nexthop object, the bridge’s address and MTU, an element and a table of nftables; and the VXLAN device, set down or deleted, with all of its peers.',
+    'Each is taken away by this process, which also hears the kernel’s announcement that it is back.',
+  ],
+  rounds: 10,
+  quickRounds: 2,
+  programs: ['nft'],
+  async run(io) {
+    const figures: Record<string, Record<string, Distribution | Spread>> = {};
+    const aims: Aim[] = [];
+    for (const peers of PEERS) {
+      const { single, devices } = await measure(peers, io);
+      const of: Record<string, Distribution | Spread> = {};
+      for (const [kind, values] of Object.entries(single)) {
+        of[kind] = distribution(values);
+        const what = `one object deleted to back, p99 ms (${kind}, ${peers} peers)`;
+        aims.push({ what, atMost: 50, measured: distribution(values).p99 });
+      }
+      for (const [kind, values] of Object.entries(devices)) of[kind] = spread(values);
+      figures[`${peers} peers`] = of;
+    }
+    return { figures, aims };
+  },
+};
+
+type Times = Record<string, number[]>;
+
+async function measure(peers: number, io: BenchIo): Promise<{ single: Times; devices: Times }> {
+  await using lab = await benchLab('embedded', 1, io.signal);
+  const node = lab.node(1);
+  await using writer = await StoreWriter.start(lab);
+  await writer.write({ verb: 'fill', count: peers });
+  await timedStart(node, io.signal);
+  requireEntries(node.namespace, peers);
+  const status = await node.status();
+  const pid = node.daemon?.pid ?? 0;
+  using netlink = netlinkInside(node.namespace);
+  using nftables = Nftables.open({ namespace: namespacePath(node.namespace) });
+  await using watch = KernelWatch.open(node.namespace);
+  const victim: Victim = { netlink, nftables, status, peers };
+
+  const once = async (kinds: typeof SINGLE_OBJECTS, kind: string, turn: number): Promise<number> => {
+    const breakage = kinds[kind]?.(victim, turn);
+    if (breakage === undefined) throw new Error(`unreachable: ${kind} is one of the kinds`);
+    await untilIdle(pid, io.signal);
+    const back = watch.next(`${kind} to be back`, breakage.back);
+    const struckMs = monotonicMs();
+    breakage.strike();
+    return (await back) - struckMs;
+  };
+  const timesOf = (kinds: typeof SINGLE_OBJECTS): Times =>
+    Object.fromEntries(Object.keys(kinds).map((kind) => [kind, []]));
+  const single = timesOf(SINGLE_OBJECTS);
+  const devices = timesOf(WHOLE_DEVICES);
+  let turn = 0;
+  for (let round = 0; round < io.rounds; round++) {
+    for (let repeat = 0; repeat < SINGLE_REPEATS; repeat++) {
+      for (const kind of inTurns(Object.keys(single), round + repeat)) {
+        io.signal.throwIfAborted();
+        single[kind]?.push(await once(SINGLE_OBJECTS, kind, turn++));
+      }
+    }
+    for (const kind of inTurns(Object.keys(devices), round)) {
+      devices[kind]?.push(await once(WHOLE_DEVICES, kind, turn++));
+      const settled = { what: 'all entries to be back', deadlineMs: SETTLE_DEADLINE_MS, signal: io.signal };
+      await until(() => isWhole(node.namespace, peers), settled);
+    }
+    const medians = Object.entries({ ...single, ...devices }).map(
+      ([kind, values]) => `${kind} ${spread(values).median}`,
+    );
+    io.progress(`${peers} peers, round ${round + 1} of ${io.rounds}: ${medians.join(', ')} ms`);
+  }
+  return { single, devices };
+}
+
+function isWhole(namespace: string, peers: number): boolean {
+  try {
+    requireEntries(namespace, peers);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+await runBench(bench);
