@@ -130,6 +130,9 @@ function underlayTable(facts: FirewallFacts): FirewallTable {
  *
  * A packet too short to hold it is nobody's VXLAN. IPv4 is put together from its fragments before input; an
  * IPv6 fragment may come as such, and without this a short first one would carry our VNI past the rule.
+ *
+ * What enters the VXLAN device around postrouting gets no mark and goes nowhere: a raw socket's frames, and
+ * flows that somebody's flowtable takes a short cut with.
  */
 function vxlanGuard(facts: FirewallFacts): FirewallChain[] {
   const { vni, port, markBit } = facts;

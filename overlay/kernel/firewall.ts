@@ -24,14 +24,11 @@ import {
   type FirewallDesired,
   type FirewallElement,
   type FirewallElements,
-  type FirewallTable,
   type SetName,
 } from '../desired/firewall-table.ts';
-import { deleteText, preludeText, rebuildText, replaceText, setNames, tableText } from './firewall-text.ts';
-import { SystemCallError } from './libc.ts';
-import { inNamespace } from './namespace.ts';
+import { deleteText, preludeText, rebuildText, replaceText, setNames } from './firewall-text.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
-import { DumpInterruptedError, NETLINK_NETFILTER, NetlinkError, NetlinkSocket } from './netlink-socket.ts';
+import { DumpInterruptedError, NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
 import {
   changedTable,
   GenerationMovedError,
@@ -49,11 +46,10 @@ import {
   sameStructure,
   type TableStructure,
 } from './nft-table.ts';
-import { Nftables, NftablesError, type NftablesOptions, NftablesUnavailableError } from './nftables.ts';
+import { Nftables, NftablesError, type NftablesOptions, openNetfilter } from './nftables.ts';
+import { PROBE_TABLE, TableProbe, type WantedTable } from './table-probe.ts';
 
 const FAMILIES: readonly TableFamily[] = ['inet', 'bridge'];
-/** Where our rules are loaded to see their byte code; dormant, and gone again at once. */
-const PROBE_TABLE = `${FIREWALL_TABLE}_probe`;
 /** Creating takes one round and one that finds nothing to do; more are for others who change at the same time. */
 const ROUNDS = 6;
 /** As often is the state read again when it changes while it is read. */
@@ -99,8 +95,7 @@ interface Seen {
 export class Firewall implements Disposable {
   readonly #netlink: NetlinkSocket;
   readonly #nftables: Nftables;
-  /** The byte code of a table's text, found once. */
-  readonly #structures = new Map<string, TableStructure>();
+  readonly #probe: TableProbe;
   /** The text of each table as we last left it in the kernel. */
   readonly #applied = new Map<TableFamily, string>();
   #seen: Seen | undefined;
@@ -108,6 +103,7 @@ export class Firewall implements Disposable {
   private constructor(netlink: NetlinkSocket, nftables: Nftables) {
     this.#netlink = netlink;
     this.#nftables = nftables;
+    this.#probe = new TableProbe(netlink, nftables);
   }
 
   /** Changes nothing yet. Works in the caller's network namespace, or the one named. @throws NftablesUnavailableError */
@@ -124,13 +120,13 @@ export class Firewall implements Disposable {
   /**
    * Makes the kernel hold what is wanted, and nothing else in our tables. Tables of an earlier run that are
    * as wanted stay untouched.
-   * @throws NftablesError, NetlinkError; FirewallUnsettledError, DumpInterruptedError (both: try again)
+   * @throws NftablesUnavailableError, NftablesError, NetlinkError; FirewallUnsettledError, DumpInterruptedError (both: try again)
    */
   apply(desired: FirewallDesired): FirewallReport {
     const report = { repaired: [] as string[], changed: [] as string[] };
-    const wanted = new Map(desired.tables.map((table) => [table.family, this.#wantedTable(table)]));
+    const wanted = new Map(desired.tables.map((table) => [table.family, this.#probe.structureOf(table)]));
+    const known = this.#seen?.elements;
     for (let round = 0; round < ROUNDS; round++) {
-      const known = this.#seen?.elements;
       const seen = this.#look();
       try {
         const done = FAMILIES.map((family) =>
@@ -168,8 +164,8 @@ export class Firewall implements Disposable {
       });
     }
     try {
-      if (needed.some((change) => change.add.length + change.remove.length > 0))
-        this.#changeElements(seen, needed);
+      const nothing = needed.every((change) => change.add.length + change.remove.length === 0);
+      if (!nothing || seen.generation === undefined) this.#changeElements(seen, needed);
     } catch (error) {
       if (!(error instanceof GenerationMovedError)) throw error;
       // Somebody changed something, perhaps of ours: the next pass looks. The elements go in all the same.
@@ -349,32 +345,6 @@ export class Firewall implements Disposable {
     seen.generation = after;
   }
 
-  /** @throws NftablesError */
-  #wantedTable(table: FirewallTable): WantedTable {
-    const text = tableText(table);
-    let structure = this.#structures.get(text);
-    if (structure === undefined) {
-      structure = this.#probe(table);
-      this.#structures.set(text, structure);
-    }
-    return { table, text, structure };
-  }
-
-  #probe(table: FirewallTable): TableStructure {
-    // One that a killed run left behind.
-    const stale = readTable(this.#netlink, table.family, PROBE_TABLE) !== undefined;
-    const remove = deleteText(table.family, PROBE_TABLE);
-    this.#nftables.run((stale ? remove : '') + tableText(table, PROBE_TABLE, 'dormant'));
-    try {
-      const structure = readTable(this.#netlink, table.family, PROBE_TABLE);
-      if (structure === undefined)
-        throw new FirewallUnsettledError(`nftables: somebody else deleted table ${PROBE_TABLE}`);
-      return structure;
-    } finally {
-      this.#nftables.run(remove);
-    }
-  }
-
   /** What the kernel holds now: as remembered while the generation is the same. */
   #look(): Seen {
     for (let attempt = 0; attempt < LOOKS; attempt++) {
@@ -407,12 +377,6 @@ export class Firewall implements Disposable {
     }
     return { generation, tables, elements };
   }
-}
-
-interface WantedTable {
-  readonly table: FirewallTable;
-  readonly text: string;
-  readonly structure: TableStructure;
 }
 
 interface Report {
@@ -451,25 +415,4 @@ function remember(seen: Seen, changes: readonly ElementChanges[]): void {
 function tell(lines: string[], set: SetName, added: number, removed: number): void {
   if (added > 0) lines.push(`set ${set}: ${added} added`);
   if (removed > 0) lines.push(`set ${set}: ${removed} removed`);
-}
-
-/** A socket, tried out. @throws NftablesUnavailableError */
-function openNetfilter(namespace: string | undefined): NetlinkSocket {
-  const open = () => NetlinkSocket.open({ protocol: NETLINK_NETFILTER });
-  let netlink: NetlinkSocket | undefined;
-  try {
-    netlink = namespace === undefined ? open() : inNamespace(namespace, open);
-    readGeneration(netlink);
-    return netlink;
-  } catch (error) {
-    netlink?.close();
-    if (!(error instanceof NetlinkError || error instanceof SystemCallError)) throw error;
-    throw new NftablesUnavailableError(
-      error.code === 'EPERM'
-        ? 'nftables: not permitted; CAP_NET_ADMIN is needed'
-        : `nftables: the kernel refuses (${error.code}); it needs nf_tables: try "modprobe nf_tables", or switch ` +
-            'masquerade, peer filter and pod filter off',
-      { cause: error },
-    );
-  }
 }

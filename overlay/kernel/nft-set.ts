@@ -29,6 +29,7 @@ import {
 import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
 import {
   GenerationMovedError,
+  nextGeneration,
   nftAttributes,
   nftRequest,
   readU32be,
@@ -130,7 +131,7 @@ export function listElements(netlink: NetlinkSocket, set: NftSet): Set<string> {
  * `nft add element` and `nft delete element`, all in one transaction while they fit into one. Adding what is
  * there and deleting what is not changes nothing.
  * @param generation where given, only if nothing of nftables changed since this generation
- * @returns how many transactions were carried out
+ * @returns how many transactions were carried out, each a generation
  * @throws NetlinkError (ENOENT: no such table or set), GenerationMovedError
  */
 export function changeElements(
@@ -143,20 +144,14 @@ export function changeElements(
     ...elementRequests(NFT_MSG_DELSETELEM, 0, set, remove),
   ]);
   const doing = `change elements of ${changes.map(({ set }) => set.name).join(', ')}`;
-  let transactions = 0;
   try {
-    for (let start = 0; start < requests.length; start += MESSAGES_A_TRANSACTION) {
-      const part = requests.slice(start, start + MESSAGES_A_TRANSACTION);
-      transact(netlink, part, doing, generation === undefined ? undefined : generation + transactions);
-      transactions++;
-    }
-    return transactions;
+    return inTransactions(netlink, requests, doing, generation);
   } catch (error) {
     // An element to be deleted was absent (or its set): then the kernel did nothing of the transaction.
     if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
     if (generation !== undefined)
       throw new GenerationMovedError(`${doing}: an element had gone`, { cause: error });
-    return transactions + changeWhatIsThere(netlink, changes, doing);
+    return changeWhatIsThere(netlink, changes, doing);
   }
 }
 
@@ -169,28 +164,36 @@ function changeWhatIsThere(
   for (let attempt = 1; ; attempt++) {
     const requests = changes.flatMap(({ set, add, remove }) => {
       const held = remove.length === 0 ? undefined : listElements(netlink, set);
+      const present = remove.filter((element) => held?.has(element));
       return [
         ...elementRequests(NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, add),
-        ...elementRequests(
-          NFT_MSG_DELSETELEM,
-          0,
-          set,
-          remove.filter((element) => held?.has(element)),
-        ),
+        ...elementRequests(NFT_MSG_DELSETELEM, 0, set, present),
       ];
     });
     try {
-      let transactions = 0;
-      for (let start = 0; start < requests.length; start += MESSAGES_A_TRANSACTION) {
-        transact(netlink, requests.slice(start, start + MESSAGES_A_TRANSACTION), doing);
-        transactions++;
-      }
-      return transactions;
+      return inTransactions(netlink, requests, doing, undefined);
     } catch (error) {
-      if (!(error instanceof NetlinkError && error.code === 'ENOENT') || attempt === DELETE_ATTEMPTS)
-        throw error;
+      const gone = error instanceof NetlinkError && error.code === 'ENOENT';
+      if (!gone || attempt === DELETE_ATTEMPTS) throw error;
     }
   }
+}
+
+/** @returns how many it took */
+function inTransactions(
+  netlink: NetlinkSocket,
+  requests: readonly NetlinkRequest[],
+  doing: string,
+  generation: number | undefined,
+): number {
+  let transactions = 0;
+  let expected = generation;
+  for (let start = 0; start < requests.length; start += MESSAGES_A_TRANSACTION) {
+    transact(netlink, requests.slice(start, start + MESSAGES_A_TRANSACTION), doing, expected);
+    if (expected !== undefined) expected = nextGeneration(expected);
+    transactions++;
+  }
+  return transactions;
 }
 
 /** The fewest messages that hold all the elements. */

@@ -49,6 +49,8 @@ const NFT_TABLE_F_DORMANT = 1;
 const NF_DROP = 0;
 const NF_INET_LOCAL_IN = 1;
 const NF_INET_FORWARD = 2;
+/** In others (arp, netdev) the hooks' numbers mean something else. */
+const FORWARDING_FAMILIES: ReadonlySet<string> = new Set(['inet', 'ip', 'ip6', 'bridge']);
 
 /** Objects by name, each as text that is equal exactly when the objects are. */
 export interface TableStructure {
@@ -154,10 +156,12 @@ export function listDroppingChains(netlink: NetlinkSocket): DroppingChain[] {
       const chain = nftAttributes(message);
       const hook = chain[NFTA_CHAIN_HOOK];
       if (hook === undefined || readU32be(chain[NFTA_CHAIN_POLICY]) !== NF_DROP) return undefined;
+      const family = tableFamilyName(nftFamily(message));
       const at = readU32be(attributes(hook)[NFTA_HOOK_HOOKNUM]);
+      if (!FORWARDING_FAMILIES.has(family)) return undefined;
       if (at !== NF_INET_LOCAL_IN && at !== NF_INET_FORWARD) return undefined;
       return {
-        family: tableFamilyName(nftFamily(message)),
+        family,
         table: readText(chain[NFTA_TABLE]) ?? '',
         chain: readText(chain[NFTA_CHAIN_NAME]) ?? '',
         hook: at === NF_INET_FORWARD ? ('forward' as const) : ('input' as const),

@@ -6,10 +6,13 @@
  * context's socket belongs to the namespace it was opened in, but the library opens others as it goes (for
  * interfaces' names; anew, after an interrupted dump): so every call is made inside the namespace.
  *
- * libnftables ends the process when it cannot open a netlink socket: try one before (firewall.ts does).
+ * libnftables ends the process when it cannot open a netlink socket: see openNetfilter.
  */
 import koffi from 'koffi';
+import { SystemCallError } from './libc.ts';
 import { inNamespace } from './namespace.ts';
+import { NETLINK_NETFILTER, NetlinkError, NetlinkSocket } from './netlink-socket.ts';
+import { readGeneration } from './nft-message.ts';
 
 const LIBRARY = 'libnftables.so.1';
 const OUTPUT_JSON = 1 << 4;
@@ -151,6 +154,30 @@ function load(name: string): Library {
     throw new NftablesUnavailableError(
       `${name} cannot be loaded: install it (Debian: apt-get install libnftables1), or switch masquerade, ` +
         'peer filter and pod filter off',
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * A netlink socket for nftables, tried out; the caller closes it. Before a Nftables is opened: that ends the
+ * process where this throws. @throws NftablesUnavailableError
+ */
+export function openNetfilter(namespace: string | undefined): NetlinkSocket {
+  const open = () => NetlinkSocket.open({ protocol: NETLINK_NETFILTER });
+  let netlink: NetlinkSocket | undefined;
+  try {
+    netlink = namespace === undefined ? open() : inNamespace(namespace, open);
+    readGeneration(netlink);
+    return netlink;
+  } catch (error) {
+    netlink?.close();
+    if (!(error instanceof NetlinkError || error instanceof SystemCallError)) throw error;
+    throw new NftablesUnavailableError(
+      error.code === 'EPERM'
+        ? 'nftables: not permitted; CAP_NET_ADMIN is needed'
+        : `nftables: the kernel refuses (${error.code}); it needs nf_tables: try "modprobe nf_tables", or switch ` +
+            'masquerade, peer filter and pod filter off',
       { cause: error },
     );
   }

@@ -265,6 +265,15 @@ describe('firewall: the tables', () => {
     expect(announced(monitor, NEWTABLE)).to.deep.equal([]);
   });
 
+  it('take away what a killed run left of that', async () => {
+    await nft('table inet vtepd_probe {\n flags dormant;\n chain left { }\n }');
+    firewall.apply(WANTED);
+    expect(await ruleset()).to.not.include('vtepd_probe');
+    await nft('add table bridge vtepd_probe { flags dormant; }');
+    expect(firewall.remove()).to.include('table bridge vtepd_probe');
+    expect(await ruleset()).to.equal('');
+  });
+
   const listen = (): NetlinkSocket =>
     inNamespace(path, () => NetlinkSocket.open({ protocol: NETLINK_NETFILTER, groups: [NFNLGRP_NFTABLES] }));
 
