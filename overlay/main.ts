@@ -9,7 +9,7 @@ import { AttachmentRegistry } from '../cni-shim/registry.ts';
 import { createCniServer } from '../cni-shim/server.ts';
 import { delay } from '../store/backoff.ts';
 import { ReadyAnnouncer } from './announce.ts';
-import type { Settings } from './config/settings.ts';
+import { isDeviceName, type Settings } from './config/settings.ts';
 import { POD_INTERFACE_PREFIX, type PodNetwork, type Readiness } from './desired/pods.ts';
 import { Firewall } from './kernel/firewall.ts';
 import { KernelMonitor } from './kernel/monitor.ts';
@@ -36,8 +36,7 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
   const { overlay } = settings;
   const monotonic = (): number => performance.now();
   const isOwnDevice = (name: string): boolean =>
-    [overlay.bridge, overlay.device].includes(name) ||
-    ['vtep.', POD_INTERFACE_PREFIX].some((prefix) => name.startsWith(prefix));
+    isDeviceName(overlay, name) || name.startsWith(POD_INTERFACE_PREFIX);
 
   // ------------------------------------------------------------------- from here on the machine is touched
 

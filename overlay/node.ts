@@ -65,6 +65,8 @@ export class OverlayNode {
   readonly #keeper: LeaseKeeper;
   #view: LeaseView | undefined;
   #health: StoreHealth | undefined;
+  /** At least once since the start. */
+  #storeFailed = false;
   #lastContactAt: number | undefined;
   #network: NetworkConfig | undefined;
   #underlay: Underlay | undefined;
@@ -205,6 +207,7 @@ export class OverlayNode {
       else if (programmed && change.type === 'put') reconciler.leaseChanged(change.lease, arrivedAt);
       else if (programmed) reconciler.leaseGone(key, arrivedAt);
     }
+    if (!programmed) this.#program();
     if (own !== undefined && view.withheld.has(own)) this.#keeper.checkNow();
   }
 
@@ -301,23 +304,25 @@ export class OverlayNode {
     const { memory, log } = this.#options;
     if (this.#keeping !== undefined || this.#signal === undefined) return;
     if (this.#network === undefined || this.#underlay === undefined) return;
-    const remembered = memory.lease;
-    if (
-      remembered !== undefined &&
-      this.#view?.source === 'cache' &&
-      fitsNetwork(this.#network, remembered.subnets)
-    ) {
-      log.warn('the store has not answered; serving from the cache', { subnet: remembered.key });
-      this.#lease = remembered;
-      this.#program();
-    }
     this.#keeping = this.#keeper.run(
       this.#network,
       this.#attributes(this.#network, this.#underlay),
-      remembered,
+      memory.lease,
       this.#signal,
     );
     this.#keeping.catch((error: unknown) => log.error('the lease is not kept any more', { error }));
+  }
+
+  /** The store was away at the start and has failed to answer: the remembered lease and the cached ones stand in. */
+  #serveFromCache(): void {
+    const { memory, log } = this.#options;
+    const [network, remembered] = [this.#network, memory.lease];
+    if (this.#lease !== undefined || this.#view?.source !== 'cache') return;
+    if (network === undefined || remembered === undefined) return;
+    if (!fitsNetwork(network, remembered.subnets)) return;
+    log.warn('the store has not answered; serving from the cache', { subnet: remembered.key });
+    this.#lease = remembered;
+    this.#program();
   }
 
   #attributes(network: NetworkConfig, underlay: Underlay): LeaseAttributes {
@@ -353,8 +358,10 @@ export class OverlayNode {
     const { settings, memory, reconciler } = this.#options;
     const [network, lease, underlay, view] = [this.#network, this.#lease, this.#underlay, this.#view];
     if (network === undefined || lease === undefined || underlay === undefined || view === undefined) return;
+    // The cache may lack what is in the kernel and works: nothing is withdrawn by it that the store may confirm.
+    if (view.source === 'cache' && !this.#storeFailed) return;
     const wanted = wantOverlay(network, lease, underlay, {
-      deviceName: (_family, vni) => deviceName(settings.overlay, vni),
+      deviceName: (family, vni) => deviceName(settings.overlay, family, vni),
       bridgeName: settings.overlay.bridge,
       bridgeMac: memory.identity.bridgeMac,
     });
@@ -375,10 +382,12 @@ export class OverlayNode {
     const before = this.#health;
     this.#health = health;
     if (!health.healthy) {
+      this.#storeFailed = true;
       log.warn('the store does not answer; the network stays as it is', {
         store: store.kind,
         error: health.error,
       });
+      this.#serveFromCache();
       return;
     }
     this.#lastContactAt = Date.now();

@@ -144,11 +144,16 @@ export const secret: Kind<Secret> = {
  * Linux takes any 15 bytes without a slash, a colon or a space (dev_valid_name); of the devices that we
  * make, we want names that need no quoting anywhere.
  */
-export const deviceKind: Kind<string> = matching(
-  /^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}$/,
-  'DEVICE',
-  'must be an interface name: 1 to 15 letters, digits, "_", "." or "-"',
-);
+const deviceOf = (longest: number): Kind<string> =>
+  matching(
+    new RegExp(`^(?!\\.{1,2}$)[A-Za-z0-9_.-]{1,${longest}}$`),
+    'DEVICE',
+    `must be an interface name: 1 to ${longest} letters, digits, "_", "." or "-"`,
+  );
+
+export const deviceKind: Kind<string> = deviceOf(15);
+/** The IPv6 device's name has one character more. */
+export const vxlanDeviceKind: Kind<string> = deviceOf(14);
 
 /** An interface, by its name or by an address that it has. */
 export const interfaceOrAddress: Kind<string> = {

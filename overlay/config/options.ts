@@ -17,6 +17,7 @@ import {
   regex,
   secret,
   switchKind,
+  vxlanDeviceKind,
   word,
 } from './kinds.ts';
 import { type Endpoint, endpoint, listenAddress } from './network-kinds.ts';
@@ -222,10 +223,11 @@ const overlay = {
     'auto',
     { group: 'overlay', help: "What carries the packets: the kernel's vxlan. auto takes the best there is." },
   ),
-  device: optional(deviceKind, 'vtep.<VNI>', {
+  device: optional(vxlanDeviceKind, 'vtep.<VNI>', {
     group: 'overlay',
     example: 'vtep.1',
-    help: "The VXLAN device's name.",
+    help: 'The VXLAN device’s name; the one over an IPv6 underlay has a 6 behind it.',
+    details: 'Without it, that one is called vtep6.<VNI>.',
   }),
   bridge: withDefault(deviceKind, 'vtep0', {
     group: 'overlay',

@@ -3,7 +3,7 @@
  * Made by load-settings.ts; the single options are described in options.ts.
  */
 import { join } from 'node:path';
-import type { Address, PerFamily } from '../../store/address.ts';
+import type { Address, Family, PerFamily } from '../../store/address.ts';
 import type { LogFormat, LogLevel } from '../ops/log.ts';
 import type { Secret } from './secret.ts';
 
@@ -98,8 +98,20 @@ export interface Settings {
 /** Where the daemon listens for the CNI shim. */
 export const socketPath = (runDir: string): string => join(runDir, 'vtepd.sock');
 
-/** The VXLAN device's name: `vtep.<VNI>` unless `--device` says otherwise. */
-export const deviceName = (overlay: OverlaySettings, vni: number): string => overlay.device ?? `vtep.${vni}`;
+/**
+ * The VXLAN device's name: `vtep.<VNI>`, and `vtep6.<VNI>` for packets over an IPv6 underlay, unless
+ * `--device` says otherwise (then with a 6 behind it).
+ */
+export function deviceName(overlay: OverlaySettings, family: Family, vni: number): string {
+  if (overlay.device !== undefined) return family === 'ipv4' ? overlay.device : `${overlay.device}6`;
+  return `${family === 'ipv4' ? 'vtep' : 'vtep6'}.${vni}`;
+}
+
+/** Whether a link of this name is made by vtepd, whatever the network says. */
+export const isDeviceName = (overlay: OverlaySettings, name: string): boolean =>
+  name === overlay.bridge ||
+  /^vtep6?\.[0-9]+$/.test(name) ||
+  (overlay.device !== undefined && [overlay.device, `${overlay.device}6`].includes(name));
 
 /** Every secret that the settings hold, for openLog. */
 export function secretsOf(settings: Pick<Settings, 'store'>): string[] {

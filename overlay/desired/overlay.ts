@@ -126,27 +126,9 @@ export function podNetworkFacts(wanted: WantedOverlay, bridgeIndex: number): Pod
   };
 }
 
-/** A kernel setting under /proc/sys/net. */
-export interface WantedSysctl {
-  readonly path: string;
-  readonly value: string;
-}
-
-/**
- * Forwarding where packets of pods come in; no router advertisement taken from a pod (CVE-2020-10749).
- * Of the whole host, only what these interfaces need is set: never the global switch.
- */
-export function wantedSysctls(wanted: WantedOverlay): WantedSysctl[] {
-  const devices = [
-    wanted.bridge.name,
-    ...wanted.families.flatMap((family) => wanted.vxlan[family]?.name ?? []),
-  ];
-  const sysctls: WantedSysctl[] = [];
-  for (const device of devices) sysctls.push({ path: `ipv6/conf/${device}/accept_ra`, value: '0' });
-  for (const family of wanted.families) {
-    for (const device of [...devices, wanted.underlay.link.name]) {
-      sysctls.push({ path: `${family}/conf/${device}/forwarding`, value: '1' });
-    }
-  }
-  return sysctls;
-}
+/** The devices that packets of pods come in by, and so must forward: ours, and the underlay's. */
+export const forwardingDevices = (wanted: WantedOverlay, family: Family): string[] => [
+  wanted.bridge.name,
+  ...(wanted.vxlan[family] === undefined ? [] : [wanted.vxlan[family].name]),
+  wanted.underlay.link.name,
+];

@@ -10,7 +10,6 @@
  */
 import {
   type Address,
-  FAMILIES,
   type Family,
   formatSubnet,
   isLoopback,
@@ -23,7 +22,7 @@ import {
   subnetOf,
   subnetsOverlap,
 } from '../../store/address.ts';
-import type { Lease, NetworkConfig } from '../../store/lease.ts';
+import type { Lease, NetworkConfig, Vtep } from '../../store/lease.ts';
 
 /** How packets for one family of a peer's pods travel. */
 export interface PeerPath {
@@ -232,16 +231,14 @@ export class PeerTable {
     if (backend !== context.network.backend.type) {
       return `its backend is "${backend}", the network's is "${context.network.backend.type}"`;
     }
-    let usable = 0;
-    for (const family of context.families) {
-      if (lease.subnets[family] === undefined) continue;
+    const families = familiesInCommon(lease, context);
+    for (const family of families) {
       const objection = familyObjection(lease, family, context);
       if (objection !== undefined) return objection;
-      usable++;
     }
-    return usable === 0
-      ? `it has no subnet of a family that this node carries (${context.families})`
-      : undefined;
+    if (families.length > 0) return undefined;
+    const carried = context.families.join(' or ');
+    return `it has no ${carried} subnet with a public address and a VTEP, and this node carries no other family`;
   }
 
   /** An accepted lease that this one cannot stand beside. */
@@ -280,6 +277,15 @@ export class PeerTable {
   }
 }
 
+/** A node that has one family of two is reached in that one. */
+const familiesInCommon = ({ subnets, attributes }: Lease, context: PeerContext): Family[] =>
+  context.families.filter(
+    (family) =>
+      subnets[family] !== undefined &&
+      attributes.publicAddress[family] !== undefined &&
+      attributes.vtep[family] !== undefined,
+  );
+
 function familyObjection(lease: Lease, family: Family, context: PeerContext): string | undefined {
   const subnet = lease.subnets[family] as Subnet;
   const network = context.network.networks[family]?.network;
@@ -290,13 +296,11 @@ function familyObjection(lease: Lease, family: Family, context: PeerContext): st
   if (own !== undefined && subnetsOverlap(own, subnet)) {
     return `its subnet ${formatSubnet(subnet)} overlaps this node's ${formatSubnet(own)}`;
   }
-  const remote = lease.attributes.publicAddress[family];
-  if (remote === undefined) return `it names no ${family} public address`;
+  const remote = lease.attributes.publicAddress[family] as Address;
   if (!isUnicast(remote) || isLoopback(remote)) return `its public address ${remote} is not a node's address`;
   if (remote === context.ownPublicAddress[family]) return `its public address ${remote} is this node's own`;
   if (subnetContains(network, remote)) return `its public address ${remote} is inside the overlay`;
-  const vtep = lease.attributes.vtep[family];
-  if (vtep === undefined) return `it names no ${family} VTEP`;
+  const vtep = lease.attributes.vtep[family] as Vtep;
   if (!isUnicastMac(vtep.mac)) return `its VTEP MAC ${vtep.mac} is not one that an interface can have`;
   if (vtep.mac === context.ownMac[family]) return `its VTEP MAC ${vtep.mac} is this node's own`;
   if (vtep.vni !== context.network.backend.vni) {
@@ -306,16 +310,12 @@ function familyObjection(lease: Lease, family: Family, context: PeerContext): st
 }
 
 function pathsOf(lease: Lease, context: PeerContext): PeerPath[] {
-  const paths: PeerPath[] = [];
-  for (const family of FAMILIES) {
-    const subnet = lease.subnets[family];
-    const vtep = lease.attributes.vtep[family];
-    const remote = lease.attributes.publicAddress[family];
-    if (!context.families.includes(family) || subnet === undefined) continue;
-    if (vtep === undefined || remote === undefined) continue;
-    paths.push({ family, subnet, gateway: subnet.address, mac: vtep.mac, remote });
-  }
-  return paths;
+  return familiesInCommon(lease, context).map((family) => {
+    const subnet = lease.subnets[family] as Subnet;
+    const { mac } = lease.attributes.vtep[family] as Vtep;
+    const remote = lease.attributes.publicAddress[family] as Address;
+    return { family, subnet, gateway: subnet.address, mac, remote };
+  });
 }
 
 const samePath = (a: PeerPath, b: PeerPath): boolean =>

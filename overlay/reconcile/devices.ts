@@ -8,13 +8,14 @@
  */
 import { type Address, type Family, subnetContains } from '../../store/address.ts';
 import {
+  forwardingDevices,
   type WantedBridge,
   type WantedOverlay,
   type WantedVxlan,
-  wantedSysctls,
 } from '../desired/overlay.ts';
 import type { PodPort } from '../desired/pods.ts';
 import { addAddress, deleteAddress, listAddresses } from '../kernel/address.ts';
+import { settleForwarding, settleOwnDevice, settleReversePath } from '../kernel/device-settings.ts';
 import {
   addBridge,
   addVxlan,
@@ -29,7 +30,6 @@ import {
 } from '../kernel/link.ts';
 import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { executeSlowly } from '../kernel/slow-netlink.ts';
-import { readSysctl, writeSysctl } from '../kernel/sysctl.ts';
 
 /** On every device of ours: `ip link show` prints it, and a device of an earlier run is known by it. */
 export const LINK_ALIAS = 'vtepd';
@@ -65,7 +65,7 @@ export async function settleDevices(
     if (device === undefined) continue;
     vxlan[family] = await settleVxlan(netlink, device, links, changed);
   }
-  settleSysctls(wanted, changed);
+  settleSettings(wanted, changed);
   settleAddresses(netlink, wanted, { vxlan, bridge }, changed);
   for (const family of wanted.families)
     raise(netlink, links, vxlan[family], wanted.vxlan[family]?.name, changed);
@@ -258,21 +258,12 @@ function settleAddresses(
   }
 }
 
-function settleSysctls(wanted: WantedOverlay, changed: ChangeListener): void {
-  for (const { path, value } of wantedSysctls(wanted)) setSysctl(path, value, changed);
-  // The stricter of `all` and the device's own setting counts, and strict (1) drops what comes from a peer
-  // whose route is not programmed yet; loose (2) on the device wins over both.
-  if (!wanted.families.includes('ipv4') || readSysctl('ipv4/conf/all/rp_filter') === '0') return;
-  for (const device of [wanted.vxlan.ipv4?.name, wanted.bridge.name]) {
-    if (device !== undefined) setSysctl(`ipv4/conf/${device}/rp_filter`, '2', changed);
-  }
-}
-
-function setSysctl(path: string, value: string, changed: ChangeListener): void {
-  const present = readSysctl(path);
-  if (present === undefined || present === value) return;
-  writeSysctl(path, value);
-  changed('sysctl', `net.${path} = ${value}`);
+function settleSettings(wanted: WantedOverlay, changed: ChangeListener): void {
+  const told = (what: string): void => changed('sysctl', what);
+  const ours = [wanted.bridge.name, ...wanted.families.flatMap((family) => wanted.vxlan[family]?.name ?? [])];
+  for (const device of ours) settleOwnDevice(device, wanted.families, told);
+  for (const family of wanted.families) settleForwarding(family, forwardingDevices(wanted, family), told);
+  if (wanted.families.includes('ipv4')) settleReversePath(ours, told);
 }
 
 function settlePorts(

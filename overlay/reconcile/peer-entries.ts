@@ -9,7 +9,6 @@
  */
 import {
   type Address,
-  addressBits,
   type Family,
   familyOf,
   formatSubnet,
@@ -59,6 +58,11 @@ import { type EntryKind, EntryTable } from './entry-table.ts';
  */
 const FIRST_NEXTHOP_ID: Readonly<Record<Family, number>> = { ipv4: 0x76_00_00_00, ipv6: 0x76_80_00_00 };
 const RT_TABLE_MAIN = 254;
+/**
+ * An IPv4 route is put in front of a stranger's to the same subnet. IPv6 has no such order among routes of one
+ * metric: ours has a smaller one than what others get by default (1024).
+ */
+const ROUTE_METRIC: Readonly<Record<Family, number | undefined>> = { ipv4: undefined, ipv6: 512 };
 
 export class PeerEntries {
   readonly family: Family;
@@ -253,15 +257,17 @@ export class PeerEntries {
       const path = this.#wanted.routes.get(subnet);
       return path === undefined ? undefined : this.#wantedRoute(path);
     };
+    const metric = ROUTE_METRIC[this.family];
     const stray = (key: string) => {
-      const [subnet = '', metric] = key.split(' metric ');
-      return { destination: parseSubnet(subnet), metric: metric === undefined ? undefined : Number(metric) };
+      const [subnet = '', other] = key.split(' metric ');
+      return { destination: parseSubnet(subnet), metric: other === undefined ? metric : Number(other) };
     };
     return {
       name: 'route',
       wanted,
       wantedKeys: () => this.#wanted.routes.keys(),
-      set: (subnet, value) => prependRoute({ destination: parseSubnet(subnet), ...this.#routeTarget(value) }),
+      set: (subnet, value) =>
+        prependRoute({ destination: parseSubnet(subnet), metric, ...this.#routeTarget(value) }),
       remove: (key) => deleteRoute(stray(key)),
       removeReplaced: (key, value) => deleteRoute({ ...stray(key), ...this.#routeTarget(value) }),
     };
@@ -333,8 +339,8 @@ const neighbourValue = ({ mac, permanent }: { mac: Mac | undefined; permanent: b
 const fdbValue = ({ remote, permanent }: { remote: Address; permanent: boolean }): string =>
   permanent ? remote : `${remote} not permanent`;
 
-/** A route of ours with a metric is none that this version writes: its key is never wanted. */
+/** A route of ours with another metric is none that this version writes: its key is never wanted. */
 const routeKey = (route: Route): string =>
-  route.metric === undefined || (route.metric === 1024 && addressBits(route.destination.family) === 128)
+  route.metric === ROUTE_METRIC[route.destination.family]
     ? formatSubnet(route.destination)
-    : `${formatSubnet(route.destination)} metric ${route.metric}`;
+    : `${formatSubnet(route.destination)} metric ${route.metric ?? 0}`;

@@ -62,7 +62,8 @@ describe('config: settings', () => {
     });
     expect(settings.store).to.include({ kind: 'etcd', prefix: '/coreos.com/network' });
     expect(settings.files.subnetFile).to.equal('/run/vtepd/subnet.env');
-    expect(deviceName(settings.overlay, 7)).to.equal('vtep.7');
+    expect(deviceName(settings.overlay, 'ipv4', 7)).to.equal('vtep.7');
+    expect(deviceName(settings.overlay, 'ipv6', 7)).to.equal('vtep6.7');
   });
 
   it('takes flags over the environment over the file over the default, for any option', async () => {
