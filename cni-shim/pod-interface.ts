@@ -3,7 +3,7 @@
  * shim opened in the pod's namespace, and compared with what it should be.
  */
 import { addAddress, listAddresses } from '../overlay/kernel/address.ts';
-import { addVeth, deleteLink, findLink, type Link, setLink } from '../overlay/kernel/link.ts';
+import { addVeth, deleteLink, findLink, type Link, setHairpin, setLink } from '../overlay/kernel/link.ts';
 import { type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../overlay/kernel/netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import { listRoutes, setRoute } from '../overlay/kernel/route.ts';
@@ -18,8 +18,8 @@ const LOOPBACK_INDEX = 1;
 const ENODEV = 19;
 
 /**
- * `ip link add HOST mtu N master BRIDGE up type veth peer IFNAME address MAC netns POD`
- * @throws NetlinkError; EEXIST when either name is taken
+ * `ip link add HOST mtu N master BRIDGE up type veth peer IFNAME address MAC netns POD`, and hairpin where it
+ * was asked for. @throws NetlinkError; EEXIST when either name is taken
  */
 export function createPodLink(
   node: NetlinkSocket,
@@ -34,7 +34,9 @@ export function createPodLink(
     up: true,
     far: { name: attachment.ifname, mac: attachment.mac, namespaceFd },
   });
-  node.request(veth, `create ${attachment.ifname} in the pod`);
+  const requests = attachment.hairpin ? [veth, setHairpin(attachment.hostInterface, true)] : [veth];
+  const [failure] = node.execute(requests, () => `create ${attachment.ifname} in the pod`);
+  if (failure !== undefined) throw failure.error;
 }
 
 /**

@@ -280,14 +280,14 @@ export function setLink(index: number, settings: LinkSettings): NetlinkRequest {
   };
 }
 
-/** `ip link set INDEX type bridge_slave hairpin on|off` */
-export function setHairpin(index: number, hairpin: boolean): NetlinkRequest {
+/** `ip link set NAME type bridge_slave hairpin on|off` */
+export function setHairpin(name: string, hairpin: boolean): NetlinkRequest {
   return {
     type: RTM_NEWLINK,
     flags: 0,
     write(w) {
-      linkHeader(w, index);
-      w.nest(IFLA_LINKINFO, () => {
+      linkHeader(w, 0);
+      w.attributeText(IFLA_IFNAME, name).nest(IFLA_LINKINFO, () => {
         w.attributeText(IFLA_INFO_SLAVE_KIND, 'bridge').nest(IFLA_INFO_SLAVE_DATA, () =>
           w.attributeU8(IFLA_BRPORT_MODE, hairpin ? 1 : 0),
         );

@@ -280,7 +280,7 @@ function settlePorts(
       netlink.request(setLink(link.index, { master: bridge, up: true }), `plug ${link.name} in`);
     }
     if (link.hairpin !== port.hairpin)
-      netlink.request(setHairpin(link.index, port.hairpin), `hairpin of ${link.name}`);
+      netlink.request(setHairpin(link.name, port.hairpin), `hairpin of ${link.name}`);
     changed('port', `${link.name} on the bridge`);
   }
 }

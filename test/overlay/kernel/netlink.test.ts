@@ -222,7 +222,7 @@ describe('rtnetlink client', () => {
       }
       const port = findLink(netlink, 'vtt1');
       expect(port).to.deep.include({ kind: 'veth', master, group: 77, up: true, hairpin: false });
-      netlink.request(setHairpin(port?.index ?? 0, true), 'hairpin');
+      netlink.request(setHairpin('vtt1', true), 'hairpin');
       expect(findLink(netlink, 'vtt1')?.hairpin).to.equal(true);
       const there = execFileSync('ip', ['-n', far, '-br', 'link'], { encoding: 'utf8' });
       expect(there)
