@@ -2,6 +2,8 @@
 
 /** Whether objects and arrays are nested deeper than `limit`; the text need not be valid JSON. */
 export function jsonDepthExceeds(text: string, limit: number): boolean {
+  // Of 50,000 leases, each begins two objects: what has no more beginnings than allowed is not looked at closer.
+  if (countUpTo(text, '{', limit) + countUpTo(text, '[', limit) <= limit) return false;
   let depth = 0;
   let inString = false;
   for (let i = 0; i < text.length; i++) {
@@ -27,16 +29,28 @@ const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x5b, 0x5d, 0x7b
 export function withFieldNames<T>(data: T, names: readonly string[]): T & Record<string, unknown> {
   type Fields = T & Record<string, unknown>;
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return data as Fields;
+  const fields = data as Record<string, unknown>;
   const found: Record<string, unknown> = {};
-  let byLowerCase: Map<string, unknown> | undefined;
+  const missing: string[] = [];
   for (const name of names) {
-    if (Object.hasOwn(data, name)) {
-      found[name] = (data as Record<string, unknown>)[name];
-      continue;
-    }
-    byLowerCase ??= new Map(Object.entries(data).map(([key, value]) => [key.toLowerCase(), value]));
+    if (Object.hasOwn(fields, name)) found[name] = fields[name];
+    else missing.push(name);
+  }
+  // Only a name that was not asked for can be another spelling of one that was.
+  const others = missing.length === 0 ? [] : Object.keys(fields).filter((key) => !Object.hasOwn(found, key));
+  if (others.length === 0) return found as Fields;
+  const byLowerCase = new Map(others.map((key) => [key.toLowerCase(), fields[key]]));
+  for (const name of missing) {
     const value = byLowerCase.get(name.toLowerCase());
     if (value !== undefined) found[name] = value;
   }
   return found as Fields;
+}
+
+/** How often a character occurs, counted no further than one past the limit. */
+function countUpTo(text: string, character: string, limit: number): number {
+  let count = 0;
+  for (let at = text.indexOf(character); at >= 0 && count <= limit; at = text.indexOf(character, at + 1))
+    count++;
+  return count;
 }

@@ -102,8 +102,10 @@ class LmdbStore implements EmbeddedStore {
     return this.#attempt(signal, () =>
       this.#database.write(() => {
         // Our own lease, though its time is over, is ours until somebody removes it.
-        if (planRenewal(held, attributes, this.#current(key)) === 'recreate')
+        if (planRenewal(held, attributes, this.#current(key)) === 'recreate') {
+          this.#removeExpired();
           requireFree(held, this.#ground());
+        }
         return this.#hold(key, subnets, { attributes, ttlMs: held.ttlMs });
       }),
     );

@@ -26,24 +26,11 @@ import type {
   IWatchRequest,
   IWatchResponse,
 } from 'etcd3';
-import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
+import type { ConnectionPool } from 'etcd3/lib/connection-pool.js';
 import { StoreAccessError, StoreUnavailableError } from '../errors.ts';
 import { callError, RefusedCallError, wantsNewToken, wasNotSent } from './call-errors.ts';
-import type { Endpoint } from './endpoint.ts';
-
-export interface EtcdClientOptions {
-  readonly endpoints: readonly Endpoint[];
-  /** PEM. The system's certificate authorities where `ca` is absent. */
-  readonly ca?: Buffer | undefined;
-  readonly certificate?: Buffer | undefined;
-  readonly key?: Buffer | undefined;
-  readonly username?: string | undefined;
-  readonly password?: string | undefined;
-  /** How long one attempt may take. */
-  readonly callTimeoutMs: number;
-  /** How often an open watch asks whether its server lives. etcd refuses less than 5 s. */
-  readonly keepaliveMs: number;
-}
+import { connectionPool, type EtcdClientOptions } from './connection-pool.ts';
+import { EtcdStream } from './etcd-stream.ts';
 
 interface Unary {
   'KV.range': [IRangeRequest, IRangeResponse];
@@ -60,9 +47,6 @@ type Service = 'KV' | 'Lease' | 'Watch' | 'Auth';
 type Method = (request: unknown, metadata: Metadata, options: object, done: Callback) => ClientUnaryCall;
 type StreamMethod = (metadata: Metadata, options: object) => ClientDuplexStream<unknown, unknown>;
 type Callback = (error: ServiceError | null, response?: unknown) => void;
-
-/** A page of 1,000 ordinary leases has 250 KB; one value of etcd's largest fits with room. */
-const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
 export class EtcdClient {
   readonly #options: EtcdClientOptions;
@@ -258,79 +242,3 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> 
 }
 
 const closedError = () => new StoreUnavailableError('the etcd store is closed');
-
-/** A duplex stream as something to write to and to iterate. Ends quietly when its signal aborts. */
-export class EtcdStream<T extends [unknown, unknown]> {
-  readonly #raw: ClientDuplexStream<T[0], T[1]>;
-  readonly #signal: AbortSignal;
-  readonly #underWay: Set<() => void>;
-  readonly #typed: (error: unknown) => Error;
-  readonly #cancel = () => this.#raw.cancel();
-  #failure: unknown;
-
-  constructor(
-    raw: ClientDuplexStream<T[0], T[1]>,
-    signal: AbortSignal,
-    underWay: Set<() => void>,
-    typed: (error: unknown) => Error,
-  ) {
-    this.#raw = raw;
-    this.#signal = signal;
-    this.#underWay = underWay;
-    this.#typed = typed;
-    // grpc-js emits the error beside the end of the stream: whichever the reader sees first, it throws this.
-    raw.on('error', (error) => {
-      this.#failure = error;
-    });
-    signal.addEventListener('abort', this.#cancel, { once: true });
-    underWay.add(this.#cancel);
-    if (signal.aborted) raw.cancel();
-  }
-
-  write(request: T[0]): void {
-    this.#raw.write(request);
-  }
-
-  /** @throws LostAnswerError, StoreAccessError; StoreUnavailableError also when the server ends it */
-  async *responses(): AsyncGenerator<T[1], void> {
-    try {
-      for await (const response of this.#raw) yield response as T[1];
-    } catch (error) {
-      if (this.#signal.aborted) return;
-      throw this.#typed(this.#failure ?? error);
-    }
-    if (!this.#signal.aborted) throw this.#typed(this.#failure ?? new Error('etcd ended the stream'));
-  }
-
-  cancel(): void {
-    this.#signal.removeEventListener('abort', this.#cancel);
-    this.#underWay.delete(this.#cancel);
-    this.#raw.cancel();
-  }
-}
-
-function connectionPool(endpoint: Endpoint, options: EtcdClientOptions): ConnectionPool {
-  const { ca, certificate, key } = options;
-  const credentials = endpoint.secure && (ca !== undefined || certificate !== undefined);
-  return new ConnectionPool({
-    hosts: endpoint.url,
-    ...(credentials && {
-      credentials: {
-        // Undefined means the system's authorities to gRPC, which etcd3's type does not say.
-        rootCertificate: ca as Buffer,
-        ...(key !== undefined && certificate !== undefined && { privateKey: key, certChain: certificate }),
-      },
-    }),
-    grpcOptions: {
-      'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-      'grpc.keepalive_time_ms': options.keepaliveMs,
-      'grpc.keepalive_timeout_ms': options.keepaliveMs / 2,
-      // A server that comes back is found within a second, not two minutes.
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 1000,
-      'grpc.enable_retries': 0,
-      'grpc.enable_http_proxy': 0,
-      'grpc.service_config_disable_resolution': 1,
-    },
-  });
-}

@@ -52,7 +52,8 @@ export interface EtcdStoreOptions {
 const CALL_TIMEOUT_MS = 3000;
 /** The server refuses less than 5 s; so a dead one is found in 15. */
 const KEEPALIVE_MS = 10_000;
-const PAGE_SIZE = 1000;
+/** 125 KB: etcd reads one page while another is decoded. */
+const PAGE_SIZE = 500;
 /** How often a lease that changes under our hands is looked at again before we wait. */
 const REPLANS = 10;
 /** How long closing waits for etcd leases of failed claims to be revoked. */
@@ -173,8 +174,8 @@ class EtcdStore implements LeaseStore {
   }
 
   /**
-   * Tries the first choice, then random ones. Each failure tells what else was created since the leases were
-   * read, so they are read once, however many nodes claim in the same second.
+   * Tries the first choice, then random ones. The leases are read once, however many nodes claim in the same
+   * second: one conflict is chance and costs another try, from the second on etcd tells what was created since.
    */
   async #create(
     first: PerFamily<Subnet> | undefined,
@@ -185,14 +186,13 @@ class EtcdStore implements LeaseStore {
   ): Promise<HeldLease> {
     const { random } = this.#options;
     let subnets = first ?? pool.choose(random);
-    let since = revision;
     return this.#onNewEtcdLease(wanted.ttlMs, signal, async (etcdLease) => {
-      for (;;) {
-        const outcome = await this.#writer.create(subnets, wanted, etcdLease, since, signal);
+      for (let looked = { since: revision, learn: false }; ; ) {
+        const outcome = await this.#writer.create(subnets, wanted, etcdLease, looked, signal);
         if ('held' in outcome) return outcome.held;
         for (const key of outcome.taken) pool.take(decodeLeaseKey(key) ?? {});
         pool.take(subnets);
-        since = outcome.revision;
+        looked = { since: outcome.since, learn: true };
         subnets = pool.choose(random);
       }
     });
@@ -205,13 +205,8 @@ class EtcdStore implements LeaseStore {
     if (present) return undefined;
     requireFree(held, groundOf(content));
     return this.#onNewEtcdLease(wanted.ttlMs, signal, async (etcdLease) => {
-      const outcome = await this.#writer.create(
-        held.lease.subnets,
-        wanted,
-        etcdLease,
-        content.revision,
-        signal,
-      );
+      const looked = { since: content.revision, learn: false };
+      const outcome = await this.#writer.create(held.lease.subnets, wanted, etcdLease, looked, signal);
       return 'held' in outcome ? outcome.held : undefined;
     });
   }

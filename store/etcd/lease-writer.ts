@@ -34,10 +34,16 @@ export interface EtcdLease {
   readonly ttlSeconds: number;
 }
 
+/** The revision at which the subnets were free, and whether a failure tells all that was created since. */
+export interface Looked {
+  readonly since: string;
+  readonly learn: boolean;
+}
+
 export type CreateOutcome =
   | { readonly held: HeldLease }
-  /** Keys that were created since we looked, this one among them or overlapping it. */
-  | { readonly taken: readonly string[]; readonly revision: string };
+  /** Keys that are taken now, ours first; all of them that were created before `since`, if they were asked for. */
+  | { readonly taken: readonly string[]; readonly since: string };
 
 /** How often a lost answer is looked up before the store counts as away. */
 const LOOKUPS = 3;
@@ -103,14 +109,14 @@ export class LeaseWriter {
   }
 
   /**
-   * Creates a lease unless its key is there, or its IPv4 subnet under the key of two families. `since` is the
-   * revision at which its subnets were free: whatever was created later is told.
+   * Creates a lease unless its key is there, or its IPv4 subnet under the key of two families, or its IPv6
+   * subnet under any key that was created since we looked.
    */
   async create(
     subnets: PerFamily<Subnet>,
     wanted: WantedLease,
     etcdLease: EtcdLease,
-    since: string,
+    { since, learn }: Looked,
     signal: AbortSignal,
   ): Promise<CreateOutcome> {
     const { client, keys } = this.#options;
@@ -126,7 +132,7 @@ export class LeaseWriter {
         // An IPv6 subnet is the end of its key, where no comparison of ranges reaches it.
         ...(subnets.ipv6 === undefined ? [] : [createdSince]),
       ],
-      failure: [createdSince],
+      failure: learn ? [createdSince] : [],
     };
     let lost: LostAnswerError | undefined;
     for (let tries = 0; tries <= LOOKUPS; tries++) {
@@ -137,9 +143,9 @@ export class LeaseWriter {
           if (subnets.ipv6 === undefined)
             return { held: this.#held(leaseKey, subnets, wanted, etcdLease, stored.modRevision) };
           await this.#undo(leaseKey, stored.modRevision, signal);
-          return { taken: [leaseKey], revision: since };
+          return { taken: [leaseKey], since };
         }
-        if (stored !== undefined) return { taken: [leaseKey], revision: since };
+        if (stored !== undefined) return { taken: [leaseKey], since };
         // Not there: it may still arrive, so the same key is tried again, never another.
       }
       try {
@@ -147,14 +153,14 @@ export class LeaseWriter {
         const created = responses
           .flatMap(({ response_range: range }) => range?.kvs ?? [])
           .flatMap((kv) => keys.leaseKey(kv.key) ?? []);
-        if (!succeeded) return { taken: [leaseKey, ...created], revision: header.revision };
+        if (!succeeded) return { taken: [leaseKey, ...created], since: learn ? header.revision : since };
         const overlapping = created.filter((other) => other !== leaseKey && overlaps(subnets, other));
         if (overlapping.length === 0) {
           return { held: this.#held(leaseKey, subnets, wanted, etcdLease, header.revision) };
         }
         // They were first: exactly one of two that overlap sees the other.
         await this.#undo(leaseKey, header.revision, signal);
-        return { taken: created.filter((other) => other !== leaseKey), revision: header.revision };
+        return { taken: created.filter((other) => other !== leaseKey), since: header.revision };
       } catch (error) {
         if (!(error instanceof LostAnswerError)) throw error;
         lost = error;

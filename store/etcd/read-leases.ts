@@ -59,18 +59,17 @@ async function readOnce(
   const { revision, cluster_id: clusterId } = first.header;
   const [config, page] = first.responses.map((response) => response.response_range);
   const leases: StoredLease[] = [];
-  const keep = (kvs: readonly IKeyValue[]) => {
-    for (const kv of kvs) leases.push(keys.stored(kv));
-  };
-  keep(page?.kvs ?? []);
-  for (let more = page; more?.more === true; ) {
-    const last = more.kvs.at(-1);
-    if (last === undefined) break;
-    more = await pages.read(
-      (limit): Promise<IRangeResponse> =>
-        client.read('KV.range', { ...keys.leases, key: afterKey(last.key), revision, limit }, signal),
+  const nextPage = (last: IKeyValue | undefined): Promise<IRangeResponse> | undefined =>
+    last &&
+    pages.read((limit) =>
+      client.read('KV.range', { ...keys.leases, key: afterKey(last.key), revision, limit }, signal),
     );
-    keep(more.kvs);
+  let current: IRangeResponse | undefined = page;
+  while (current !== undefined) {
+    // etcd reads the next page while we decode this one.
+    const next = current.more ? nextPage(current.kvs.at(-1)) : undefined;
+    for (const kv of current.kvs) leases.push(keys.stored(kv));
+    current = await next;
   }
   const stored = config?.kvs[0]?.value;
   return { revision, clusterId, network: stored && networkRecord(stored), leases };

@@ -11,12 +11,13 @@
  * - A watch from a compacted revision is created and then cancelled with `compact_revision`.
  * - An expired token makes a watch look forbidden: the read before it renews the token.
  */
-import type { IEvent, IWatchResponse } from 'etcd3';
+import type { IEvent, IWatchRequest, IWatchResponse } from 'etcd3';
 import { HistoryLostError, StoreAccessError, StoreUnavailableError } from '../errors.ts';
 import { isMalformed, leaseName } from '../lease-codec.ts';
 import type { LeaseChange, NetworkRecord, Revision, WatchBatch } from '../lease-store.ts';
-import type { EtcdClient, EtcdStream } from './etcd-client.ts';
+import type { EtcdClient } from './etcd-client.ts';
 import { type EtcdKeys, networkRecord } from './etcd-keys.ts';
+import type { EtcdStream } from './etcd-stream.ts';
 
 export interface WatchOptions {
   readonly after: Revision;
@@ -26,7 +27,7 @@ export interface WatchOptions {
   readonly createTimeoutMs: number;
 }
 
-type WatchMessages = [import('etcd3').IWatchRequest, IWatchResponse];
+type WatchMessages = [IWatchRequest, IWatchResponse];
 
 /** @throws HistoryLostError, StoreUnavailableError, StoreAccessError */
 export async function* watchLeases(
@@ -44,7 +45,7 @@ export async function* watchLeases(
         start_revision: String(Number(options.after) + 1),
         progress_notify: true,
         fragment: true,
-      } as object,
+      },
     });
     yield* batches(stream, keys, options);
   } finally {

@@ -4,7 +4,7 @@
  * releases for FIRST until it is killed.
  */
 import { openEmbeddedStore } from '../../store/embedded/embedded-store.ts';
-import { never, node, TTL_MS } from './conformance.ts';
+import { never, node, TTL_MS } from './store-lab.ts';
 
 const [path = '', first = 0, count = 0] = process.argv
   .slice(2)

@@ -8,17 +8,8 @@ import { EmbeddedDatabase } from '../../store/embedded/database.ts';
 import { type EmbeddedStore, openEmbeddedStore } from '../../store/embedded/embedded-store.ts';
 import { NetworkConfigError, StoreUnavailableError } from '../../store/errors.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
-import {
-  describeLeaseStore,
-  failure,
-  NETWORK,
-  never,
-  node,
-  type StoreLab,
-  TTL_MS,
-  told,
-  watchUntil,
-} from './conformance.ts';
+import { describeLeaseStore } from './conformance.ts';
+import { failure, NETWORK, never, node, type StoreLab, TTL_MS, told, watchUntil } from './store-lab.ts';
 
 const HISTORY_LENGTH = 100;
 

@@ -9,7 +9,7 @@ import type { LeaseStore } from '../../store/lease-store.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import { need } from '../lab/capability.ts';
 import { EtcdServer, type EtcdTls, makeCertificates } from '../lab/etcd-server.ts';
-import { failure, NETWORK, never, node, remembered, TTL_MS, until, watchUntil } from './conformance.ts';
+import { failure, NETWORK, never, node, remembered, TTL_MS, until, watchUntil } from './store-lab.ts';
 
 const PREFIX = '/secured/network';
 const ROOT = ['--user', 'root:very-secret'];

@@ -1,17 +1,19 @@
 /** What the network and etcd's own life do to the etcd store: lost answers, hung endpoints, restarts, backups. */
 import { expect } from 'chai';
+import { parseSubnet } from '../../store/address.ts';
 import { delay } from '../../store/backoff.ts';
 import { HistoryLostError, StoreUnavailableError } from '../../store/errors.ts';
 import { EndpointError, parseEndpoint } from '../../store/etcd/endpoint.ts';
 import { openEtcdStore } from '../../store/etcd/etcd-store.ts';
+import { LeaseWriter } from '../../store/etcd/lease-writer.ts';
 import { followLeases } from '../../store/follow.ts';
 import { encodeLease } from '../../store/lease-codec.ts';
 import type { LeaseStore } from '../../store/lease-store.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import { need } from '../lab/capability.ts';
 import { EtcdServer, freePort } from '../lab/etcd-server.ts';
-import { failure, NETWORK, never, node, remembered, TTL_MS, until, watchUntil } from './conformance.ts';
 import { EtcdLab } from './etcd-lab.ts';
+import { failure, NETWORK, never, node, remembered, TTL_MS, until, watchUntil } from './store-lab.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 
 const network = parseNetworkConfig(NETWORK);
@@ -117,6 +119,30 @@ describe('store/etcd faults', () => {
       expect(claims.filter(({ status }) => status === 'fulfilled')).to.have.lengthOf(3);
       for (const client of clients) await client.close();
       expect((await lab.etcdLeases()).length).to.equal(before.length + 3);
+    });
+
+    it('an IPv4 subnet is taken whichever key it is in, though it was free when we looked', async () => {
+      const writer = new LeaseWriter({
+        client: lab.client,
+        keys: lab.keys(),
+        random: Math.random,
+        now: Date.now,
+      });
+      const { revision } = await store.snapshot(never);
+      await lab.put('subnets/10.244.9.0-24&fc00:0:0:9::-64', encodeLease(node(9)));
+      const etcdLease = await writer.grant(TTL_MS, never);
+      const wanted = { attributes: node(1), ttlMs: TTL_MS };
+      const looked = { since: revision, learn: true };
+      const ipv4 = parseSubnet('10.244.9.0/24');
+      for (const subnets of [{ ipv4 }, { ipv4, ipv6: parseSubnet('fc00:0:0:a::/64') }]) {
+        const outcome = await writer.create(subnets, wanted, etcdLease, looked, never);
+        expect(outcome).to.have.property('taken').that.includes('10.244.9.0-24&fc00:0:0:9::-64');
+      }
+      // The IPv6 subnet alone is found after the fact, and given back.
+      const other = { ipv4: parseSubnet('10.244.10.0/24'), ipv6: parseSubnet('fc00:0:0:9::/64') };
+      expect(await writer.create(other, wanted, etcdLease, looked, never)).to.have.property('taken');
+      expect(await leaseKeys()).to.deep.equal(['10.244.9.0-24&fc00:0:0:9::-64']);
+      await writer.revoke(etcdLease.id, never);
     });
 
     async function grant(ttlSeconds: number): Promise<{ id: string }> {

@@ -6,7 +6,7 @@ import { EtcdKeys } from '../../store/etcd/etcd-keys.ts';
 import { type EtcdStoreOptions, openEtcdStore } from '../../store/etcd/etcd-store.ts';
 import type { LeaseStore } from '../../store/lease-store.ts';
 import type { EtcdServer } from '../lab/etcd-server.ts';
-import { never, type StoreLab } from './conformance.ts';
+import { never, type StoreLab } from './store-lab.ts';
 
 let labs = 0;
 

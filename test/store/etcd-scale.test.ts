@@ -7,8 +7,8 @@ import type { WatchBatch } from '../../store/lease-store.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import { need } from '../lab/capability.ts';
 import { EtcdServer } from '../lab/etcd-server.ts';
-import { NETWORK, never, node, TTL_MS, watchUntil } from './conformance.ts';
 import { EtcdLab } from './etcd-lab.ts';
+import { NETWORK, never, node, TTL_MS, watchUntil } from './store-lab.ts';
 
 const CLAIMS = 1000;
 
