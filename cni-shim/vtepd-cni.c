@@ -293,6 +293,8 @@ static struct pod open_pod(const char *command)
 		/* Before the pod's interface exists: a pod must not take routes from its neighbours (CVE-2020-10749). */
 		write_setting("/proc/sys/net/ipv6/conf/all/accept_ra", "0");
 		write_setting("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
+		/* The link-local address is of the pod's MAC, which is unique: no second of waiting for objections. */
+		write_setting("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
 	}
 	return pod;
 }

@@ -404,7 +404,6 @@ function unsupported(network: NetworkConfig): string | undefined {
   }
   if (directRouting)
     return 'Backend.DirectRouting is not in this version of vtepd: remove it or set it to false';
-  if (network.networks.ipv4 === undefined) return 'EnableIPv4 false is not in this version of vtepd';
   return undefined;
 }
 

@@ -21,11 +21,14 @@ const STRICT = '1';
 const LOOSE = '2';
 
 /**
- * For a device of ours, before it comes up: no router advertisement is taken from a pod (CVE-2020-10749); and
- * IPv6 is on where it is needed, whatever the host's default for new devices is.
+ * For a device of ours, before it comes up: no router advertisement is taken from a pod (CVE-2020-10749);
+ * IPv6 is on where it is needed, whatever the host's default for new devices is; and its link-local address,
+ * by which the bridge asks for pods, is used at once (a bridge is only up from its first pod on, which would
+ * wait a second for duplicate address detection otherwise).
  */
 export function settleOwnDevice(device: string, families: readonly Family[], changed: SettingListener): void {
   set(`ipv6/conf/${device}/accept_ra`, '0', changed);
+  set(`ipv6/conf/${device}/accept_dad`, '0', changed);
   if (families.includes('ipv6')) set(`ipv6/conf/${device}/disable_ipv6`, '0', changed);
 }
 

@@ -50,6 +50,10 @@ const IFLA_VXLAN_LEARNING = 7;
 const IFLA_VXLAN_PORT = 15;
 const IFLA_VXLAN_LOCAL6 = 17;
 
+/** A mask of switches (their new values, which of them to change); no_linklocal_learn is bit 0. */
+const IFLA_BR_MULTI_BOOLOPT = 46;
+const NO_LINKLOCAL_LEARN = 1;
+
 const IFLA_BRPORT_MODE = 4;
 const VETH_INFO_PEER = 1;
 
@@ -80,6 +84,8 @@ export interface Link {
   /** Of a bridge port: may send a packet back out of the port it came in by. */
   readonly hairpin: boolean;
   readonly vxlan: VxlanParameters | undefined;
+  /** Of a bridge: it learns nothing from link-local frames. */
+  readonly noLinkLocalLearn: boolean;
   /** The index of the lower device or the far end; in a veth's case in its namespace. */
   readonly lower: number | undefined;
 }
@@ -126,9 +132,13 @@ export function readLink(message: NetlinkMessage): Link | undefined {
     group: readU32(found[IFLA_GROUP]) ?? 0,
     hairpin: readU8(attributes(info[IFLA_INFO_SLAVE_DATA] ?? Buffer.alloc(0))[IFLA_BRPORT_MODE]) === 1,
     vxlan: kind === 'vxlan' ? readVxlan(info[IFLA_INFO_DATA]) : undefined,
+    noLinkLocalLearn: kind === 'bridge' && readsNoLinkLocalLearn(info[IFLA_INFO_DATA]),
     lower: readU32(found[IFLA_LINK]),
   };
 }
+
+const readsNoLinkLocalLearn = (data: Buffer | undefined): boolean =>
+  ((readU32(attributes(data ?? Buffer.alloc(0))[IFLA_BR_MULTI_BOOLOPT]) ?? 0) & NO_LINKLOCAL_LEARN) !== 0;
 
 function readVxlan(data: Buffer | undefined): VxlanParameters | undefined {
   const found = attributes(data ?? Buffer.alloc(0));
@@ -192,7 +202,10 @@ export function setVxlanLocal(index: number, address: Address): NetlinkRequest {
   };
 }
 
-/** `ip link add NAME address MAC mtu N type bridge` */
+/**
+ * `ip link add NAME address MAC mtu N type bridge no_linklocal_learn 1`: a bridge shows LLDP and its like to
+ * no packet filter, yet would learn their sender, which may be another pod's MAC.
+ */
 export function addBridge(bridge: {
   readonly name: string;
   readonly mac: Mac;
@@ -206,10 +219,33 @@ export function addBridge(bridge: {
       w.attributeText(IFLA_IFNAME, bridge.name)
         .attribute(IFLA_ADDRESS, macBytes(bridge.mac))
         .attributeU32(IFLA_MTU, bridge.mtuBytes)
-        .nest(IFLA_LINKINFO, () => w.attributeText(IFLA_INFO_KIND, 'bridge'));
+        .nest(IFLA_LINKINFO, () => {
+          w.attributeText(IFLA_INFO_KIND, 'bridge').nest(IFLA_INFO_DATA, () => writeNoLinkLocalLearn(w));
+        });
     },
   };
 }
+
+/** `ip link set NAME type bridge no_linklocal_learn 1` (kernel 4.20 and newer) */
+export function setNoLinkLocalLearn(index: number): NetlinkRequest {
+  return {
+    type: RTM_NEWLINK,
+    flags: 0,
+    write(w) {
+      linkHeader(w, index);
+      w.nest(IFLA_LINKINFO, () => {
+        w.attributeText(IFLA_INFO_KIND, 'bridge').nest(IFLA_INFO_DATA, () => writeNoLinkLocalLearn(w));
+      });
+    },
+  };
+}
+
+const writeNoLinkLocalLearn = (w: MessageWriter): void => {
+  w.attribute(
+    IFLA_BR_MULTI_BOOLOPT,
+    Buffer.from(Uint32Array.of(NO_LINKLOCAL_LEARN, NO_LINKLOCAL_LEARN).buffer),
+  );
+};
 
 export interface NewVeth {
   readonly name: string;

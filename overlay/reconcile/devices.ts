@@ -26,6 +26,7 @@ import {
   listLinks,
   setHairpin,
   setLink,
+  setNoLinkLocalLearn,
   setVxlanLocal,
 } from '../kernel/link.ts';
 import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts';
@@ -179,6 +180,10 @@ async function settleBridge(
     netlink.request(setLink(link.index, { mtuBytes: wanted.mtuBytes }), `set the MTU of ${wanted.name}`);
   }
   change(netlink, link, linkDifferences(wanted, link), changed);
+  if (!link.noLinkLocalLearn) {
+    netlink.request(setNoLinkLocalLearn(link.index), `keep ${wanted.name} from learning link-local frames`);
+    changed('link', `${wanted.name} no_linklocal_learn`);
+  }
   return link.index;
 }
 
