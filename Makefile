@@ -71,10 +71,11 @@ clean: ## Removes everything that was built
 include cni-shim/shim.mk
 $(SHIM): | need-demo
 
-# npm writes this file last: it is as new as the tree that it describes.
+# npm writes this file last: it is as new as the tree that it describes. It is not "npm ci", which refuses a
+# lock file without the packages of platforms that the registry it was made from did not have.
 $(TREE): package-lock.json | need-node
 	@echo 'installing npm packages: node_modules is older than package-lock.json, or not there'
-	@npm ci --no-progress
+	@npm install --no-save --no-progress
 	@touch $@
 
 $(NEWEST): | need-node

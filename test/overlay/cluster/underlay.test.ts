@@ -10,7 +10,7 @@ import { parseAddress } from '../../../store/address.ts';
 import { type Cluster, describeCluster, EVERY_STORE } from '../../lab/cluster.ts';
 import { kernelState, untilState } from '../../lab/kernel-state.ts';
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 30_000;
 
 describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
   it('the interface goes down and up: everything is as it was', async () => {
