@@ -142,6 +142,7 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
       node,
       reconciler,
       registry,
+      firewall,
       readiness,
     };
     if (settings.http !== undefined) {

@@ -5,10 +5,18 @@ import type { Lease } from '../store/lease.ts';
 import type { HeldLease, StoreKind } from '../store/lease-store.ts';
 import type { Peer } from './desired/peer-table.ts';
 import type { PodNetworkFacts, Readiness } from './desired/pods.ts';
+import type { Firewall } from './kernel/firewall.ts';
 import type { OverlayNode } from './node.ts';
 import type { Metrics } from './ops/metrics.ts';
 import { packageVersion } from './ops/package.ts';
-import type { AddressStatus, LeaseStatus, OverlayStatus, PeerStatus, StatusReport } from './ops/status.ts';
+import type {
+  AddressStatus,
+  FirewallStatus,
+  LeaseStatus,
+  OverlayStatus,
+  PeerStatus,
+  StatusReport,
+} from './ops/status.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
 
 export interface ReportSources {
@@ -18,11 +26,13 @@ export interface ReportSources {
   readonly node: OverlayNode;
   readonly reconciler: Reconciler;
   readonly registry: AttachmentRegistry;
+  /** Absent where nftables cannot be used and nothing needs it. */
+  readonly firewall: Firewall | undefined;
   readonly readiness: () => Readiness;
 }
 
 export function statusReport(sources: ReportSources): StatusReport {
-  const { node, reconciler, registry, storeKind } = sources;
+  const { node, reconciler, registry, storeKind, firewall } = sources;
   const readiness = sources.readiness();
   const { view, storeHealth, underlay, lease } = node;
   const facts = reconciler.podFacts();
@@ -62,6 +72,7 @@ export function statusReport(sources: ReportSources): StatusReport {
       hostInterface: attachment.hostInterface,
     })),
     addresses: facts === undefined ? null : addressStatus(registry, facts),
+    firewall: firewall === undefined ? null : firewallStatus(firewall),
     reconcile: {
       passes,
       repairs,
@@ -80,7 +91,11 @@ export function statusReport(sources: ReportSources): StatusReport {
 }
 
 /** Brings the gauges up to date that nobody counts as things happen. */
-export function updateGauges({ node, reconciler, registry }: ReportSources, metrics: Metrics): void {
+export function updateGauges(
+  { node, reconciler, registry, firewall }: ReportSources,
+  metrics: Metrics,
+): void {
+  if (firewall !== undefined) metrics.drops(firewall.drops());
   let programmed = 0;
   for (const peer of reconciler.peers.values()) if (reconciler.missing(peer).length === 0) programmed++;
   metrics.peers(reconciler.peers.size, programmed);
@@ -140,6 +155,11 @@ function peerStatus(peer: Peer, missing: readonly string[]): PeerStatus {
     programmed: missing.length === 0,
     missing,
   };
+}
+
+function firewallStatus(firewall: Firewall): FirewallStatus {
+  const chains = firewall.foreignDrops().map(({ family, table, chain }) => `${family} ${table} ${chain}`);
+  return { drops: firewall.drops(), foreignDrops: chains };
 }
 
 function addressStatus(registry: AttachmentRegistry, facts: PodNetworkFacts): AddressStatus {

@@ -44,6 +44,8 @@ export interface Recorder {
   verb(report: VerbReport): void;
   addresses(family: Family, used: number, free: number): void;
   ready(ready: boolean): void;
+  /** Packets that the filter dropped since its tables were made, by reason. */
+  drops(packets: Readonly<Record<string, number>>): void;
 }
 
 export interface Metrics extends Recorder {
@@ -94,6 +96,7 @@ export function createMetrics(): Metrics {
     verb: (report) => tell((to) => to.verb(report)),
     addresses: (family, used, free) => tell((to) => to.addresses(family, used, free)),
     ready: (isReady) => tell((to) => to.ready(isReady)),
+    drops: (packets) => tell((to) => to.drops(packets)),
     text: async () => (await ready()).text(),
   };
 }

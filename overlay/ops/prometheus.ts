@@ -40,6 +40,11 @@ export function createPrometheusMetrics(): PrometheusMetrics {
   const isReady = gauge('vtepd_ready', '1 when a pod attached now works.');
   const wanted = gauge('vtepd_peers_wanted', 'Other nodes whose lease is to be programmed.');
   const programmed = gauge('vtepd_peers_programmed', 'Of those, how many the kernel holds whole.');
+  const dropped = gauge(
+    'vtepd_dropped_packets',
+    'Packets that the filter dropped since its tables were made, by reason.',
+    ['reason'],
+  );
   const unused = gauge('vtepd_leases_unused', 'Leases of others that are not used, by reason.', ['reason']);
   const passes = counter('vtepd_reconcile_passes_total', 'Passes, by what started them and how they ended.', [
     'trigger',
@@ -71,6 +76,9 @@ export function createPrometheusMetrics(): PrometheusMetrics {
     peers(wantedCount, programmedCount) {
       wanted.set(wantedCount);
       programmed.set(programmedCount);
+    },
+    drops(packets) {
+      for (const [reason, count] of Object.entries(packets)) dropped.set({ reason }, count);
     },
     unusedLeases(malformed, skipped) {
       unused.set({ reason: 'malformed' }, malformed);

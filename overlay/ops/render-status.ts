@@ -34,6 +34,9 @@ function headline(report: StatusReport): string {
   if (missing > 0) lines.push(`! peers: ${missing} of ${report.peers.length} not fully programmed`);
   if (report.skipped.length > 0)
     lines.push(`! leases: ${report.skipped.length} of others not used, see below`);
+  for (const chain of report.firewall?.foreignDrops ?? []) {
+    lines.push(`! firewall: chain ${printable(chain)} of another program drops what it does not accept`);
+  }
   if (report.addresses?.free === 0) lines.push('! addresses: none is free for another pod');
   return lines.join('\n');
 }
@@ -59,6 +62,10 @@ function facts(report: StatusReport, now: Date): string {
     rows.push(['overlay', 'none yet']);
   }
   if (addresses !== null) rows.push(['addresses', `${addresses.used} used, ${addresses.free} free`]);
+  const drops = Object.entries(report.firewall?.drops ?? {}).filter(([, packets]) => packets > 0);
+  if (drops.length > 0) {
+    rows.push(['firewall', `dropped ${drops.map(([reason, packets]) => `${packets} ${reason}`).join(', ')}`]);
+  }
   const lastPass =
     reconcile.lastPassAt === null ? 'none yet' : `the last ${since(reconcile.lastPassAt, now)} ago`;
   rows.push(['kernel', `${reconcile.passes} passes (${lastPass}), ${reconcile.repairs} repairs`]);

@@ -21,6 +21,8 @@ export interface StatusReport {
   readonly skipped: readonly SkippedLease[];
   readonly attachments: readonly AttachmentStatus[];
   readonly addresses: AddressStatus | null;
+  /** Null where nftables cannot be used and everything that needs it is switched off. */
+  readonly firewall: FirewallStatus | null;
   readonly reconcile: ReconcileStatus;
 }
 
@@ -98,6 +100,13 @@ export interface AttachmentStatus {
 export interface AddressStatus {
   readonly used: number;
   readonly free: number;
+}
+
+export interface FirewallStatus {
+  /** Packets dropped since the tables were made, by reason; see DROP_REASONS. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** Other programs' chains that drop what they do not accept, pods' packets among them: `ip filter FORWARD`. */
+  readonly foreignDrops: readonly string[];
 }
 
 export interface ReconcileStatus {

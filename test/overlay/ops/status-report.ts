@@ -36,6 +36,7 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
     skipped: [],
     attachments: [],
     addresses: { used: 0, free: 253 },
+    firewall: { drops: {}, foreignDrops: [] },
     reconcile: {
       passes: 3,
       repairs: 0,
