@@ -41,9 +41,9 @@ const REASONS: readonly (readonly [RegExp, RefusedCallError['reason']])[] = [
   [/authentication is not enabled/, 'auth-not-enabled'],
 ];
 
-/** The token is not known any more (etcd restarted, or its five minutes are over): get another. */
+/** The token is not known any more (etcd restarted, its five minutes are over), or one is wanted now. */
 export const wantsNewToken = (error: unknown): boolean =>
-  /invalid auth token|revision of auth store is old/.test(detailsOf(error));
+  /invalid auth token|revision of auth store is old|user name is empty/.test(detailsOf(error));
 
 /** Nothing was sent: any other endpoint may be asked, for writes as well. */
 export const wasNotSent = (error: unknown): boolean =>

@@ -55,6 +55,7 @@ export class EtcdClient {
   readonly #underWay = new Set<() => void>();
   #closed = false;
   #preferred = 0;
+  /** Empty: authentication is off. */
   #token: string | undefined;
   #tokenRequest: Promise<string | undefined> | undefined;
 
@@ -97,11 +98,6 @@ export class EtcdClient {
       this.#rotateFrom(index);
       return callError(endpoint, method, error);
     });
-  }
-
-  /** The next call gets a new token. */
-  forgetToken(): void {
-    this.#token = undefined;
   }
 
   close(): void {
@@ -149,7 +145,7 @@ export class EtcdClient {
     } catch (error) {
       if (token === undefined || !wantsNewToken(error)) throw error;
       // It was refused before it was looked at, so it is safe to send it again.
-      if (this.#token === token) this.forgetToken();
+      if (this.#token === token) this.#token = undefined;
       return await this.#once(index, name, request, await this.#currentToken(index, signal), signal);
     }
   }
@@ -172,8 +168,9 @@ export class EtcdClient {
       return await unlessAborted(this.#tokenRequest, signal);
     } catch (error) {
       const typed = callError(this.#urlOf(index), 'authenticate', error);
-      if (typed instanceof RefusedCallError && typed.reason === 'auth-not-enabled') return undefined;
-      throw error;
+      if (!(typed instanceof RefusedCallError && typed.reason === 'auth-not-enabled')) throw error;
+      this.#token = '';
+      return this.#token;
     }
   }
 
@@ -215,7 +212,7 @@ export class EtcdClient {
         metadata,
       }),
     );
-    if (token !== undefined) found.metadata.set('token', token);
+    if (token) found.metadata.set('token', token);
     return found;
   }
 
@@ -236,6 +233,7 @@ export class EtcdClient {
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
     signal.addEventListener('abort', abort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });

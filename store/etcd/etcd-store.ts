@@ -226,11 +226,21 @@ class EtcdStore implements LeaseStore {
     if (alive !== undefined && alive.ttlSeconds * 1000 >= wanted.ttlMs) {
       return this.#writer.rewrite(stored, lease, wanted, alive, signal);
     }
-    const etcdLease = await this.#writer.grant(wanted.ttlMs, signal);
+    const etcdLease = await this.#grant(wanted.ttlMs, signal);
     // If this fails, the key may be on the new etcd lease all the same: revoking that would delete it.
     const held = await this.#writer.rewrite(stored, lease, wanted, etcdLease, signal);
     if (held === undefined) this.#revokeLater(etcdLease.id);
     return held;
+  }
+
+  async #grant(ttlMs: number, signal: AbortSignal): Promise<EtcdLease> {
+    const id = this.#writer.newEtcdLeaseId();
+    try {
+      return await this.#writer.grant(id, ttlMs, signal);
+    } catch (error) {
+      this.#revokeLater(id);
+      throw error;
+    }
   }
 
   /** Grants an etcd lease to create a key on, and revokes it, with the key, if that comes to nothing. */
@@ -239,7 +249,7 @@ class EtcdStore implements LeaseStore {
     signal: AbortSignal,
     create: (etcdLease: EtcdLease) => Promise<T>,
   ): Promise<T> {
-    const etcdLease = await this.#writer.grant(ttlMs, signal);
+    const etcdLease = await this.#grant(ttlMs, signal);
     let held: T | undefined;
     try {
       held = await create(etcdLease);

@@ -16,7 +16,7 @@ import type { EtcdClient } from './etcd-client.ts';
 import { type Comparison, type EtcdKeys, endOfPrefix, type StoredLease } from './etcd-keys.ts';
 
 export interface LeaseWriterOptions {
-  readonly client: EtcdClient;
+  readonly client: Pick<EtcdClient, 'read' | 'write' | 'stream'>;
   readonly keys: EtcdKeys;
   readonly random: Random;
   readonly now: Clock;
@@ -55,10 +55,18 @@ export class LeaseWriter {
     this.#options = options;
   }
 
-  /** A new etcd lease. Its number is ours to choose, so that a lost answer can be asked for again. */
-  async grant(ttlMs: number, signal: AbortSignal): Promise<EtcdLease> {
+  /**
+   * The number of a new etcd lease: 62 random bits, never zero. It is ours to choose, so that whatever becomes
+   * of a grant, we know what to ask for again, and what to revoke.
+   */
+  newEtcdLeaseId(): string {
+    const { random } = this.#options;
+    const bits = (n: number) => BigInt(Math.floor(random() * 2 ** n));
+    return String((bits(31) << 31n) | bits(31) | 1n);
+  }
+
+  async grant(id: string, ttlMs: number, signal: AbortSignal): Promise<EtcdLease> {
     const { client } = this.#options;
-    const id = this.#randomId();
     const request = { ID: id, TTL: String(Math.max(1, Math.ceil(ttlMs / 1000))) };
     for (let tries = 1; ; tries++) {
       try {
@@ -136,35 +144,42 @@ export class LeaseWriter {
     };
     let lost: LostAnswerError | undefined;
     for (let tries = 0; tries <= LOOKUPS; tries++) {
-      if (lost !== undefined) {
-        const stored = await this.read(leaseKey, signal);
-        if (stored?.etcdLease === etcdLease.id) {
-          // Ours, though we were not told. What was created beside it was not told either: look again.
-          if (subnets.ipv6 === undefined)
-            return { held: this.#held(leaseKey, subnets, wanted, etcdLease, stored.modRevision) };
-          await this.#undo(leaseKey, stored.modRevision, signal);
-          return { taken: [leaseKey], since };
-        }
-        if (stored !== undefined) return { taken: [leaseKey], since };
-        // Not there: it may still arrive, so the same key is tried again, never another.
-      }
+      let refused = false;
       try {
         const { succeeded, header, responses } = await client.write('KV.txn', request, signal);
         const created = responses
           .flatMap(({ response_range: range }) => range?.kvs ?? [])
-          .flatMap((kv) => keys.leaseKey(kv.key) ?? []);
-        if (!succeeded) return { taken: [leaseKey, ...created], since: learn ? header.revision : since };
-        const overlapping = created.filter((other) => other !== leaseKey && overlaps(subnets, other));
-        if (overlapping.length === 0) {
+          .flatMap((kv) => keys.leaseKey(kv.key) ?? [])
+          .filter((other) => other !== leaseKey);
+        if (succeeded && !created.some((other) => overlaps(subnets, other))) {
           return { held: this.#held(leaseKey, subnets, wanted, etcdLease, header.revision) };
         }
-        // They were first: exactly one of two that overlap sees the other.
-        await this.#undo(leaseKey, header.revision, signal);
-        return { taken: created.filter((other) => other !== leaseKey), since: header.revision };
+        if (succeeded) {
+          // They were first: exactly one of two that overlap sees the other.
+          await this.#undo(leaseKey, header.revision, signal);
+          return { taken: created, since: header.revision };
+        }
+        // What is in our way may be our own: an earlier write whose answer was lost.
+        if (lost === undefined) {
+          return { taken: [leaseKey, ...created], since: learn ? header.revision : since };
+        }
+        refused = true;
       } catch (error) {
         if (!(error instanceof LostAnswerError)) throw error;
         lost = error;
       }
+      const stored = await this.read(leaseKey, signal);
+      if (stored !== undefined && stored.etcdLease !== etcdLease.id) return { taken: [leaseKey], since };
+      if (stored !== undefined && subnets.ipv6 === undefined) {
+        return { held: this.#held(leaseKey, subnets, wanted, etcdLease, stored.modRevision) };
+      }
+      if (stored !== undefined) {
+        // What was created before it was not told either: take it back and look again.
+        await this.#undo(leaseKey, stored.modRevision, signal);
+        return { taken: [leaseKey], since };
+      }
+      if (refused) return { taken: [leaseKey], since };
+      // Not there: it may still arrive, so the same key is tried again, never another.
     }
     throw lost ?? new StoreUnavailableError('etcd: create: no answer');
   }
@@ -241,13 +256,6 @@ export class LeaseWriter {
     if (etcdLease === undefined) return { lease, revision, ttlMs: 0 };
     const expiresAt = this.#options.now() + etcdLease.ttlSeconds * 1000;
     return { lease, revision, ttlMs: wanted.ttlMs, expiresAt, handle: etcdLease.id };
-  }
-
-  /** 62 bits, never zero. */
-  #randomId(): string {
-    const { random } = this.#options;
-    const bits = (n: number) => BigInt(Math.floor(random() * 2 ** n));
-    return String((bits(31) << 31n) | bits(31) | 1n);
   }
 }
 

@@ -161,7 +161,10 @@ describe('store/etcd access', () => {
 
     it('works with a user name where authentication is off', async () => {
       await server.etcdctl(['auth', 'disable', ...ROOT]);
-      expect(await open(asNode).networkConfig(never)).to.deep.equal(network);
+      const store = open(asNode);
+      expect(await store.networkConfig(never)).to.deep.equal(network);
+      await server.etcdctl(['auth', 'enable']);
+      expect(await store.networkConfig(never), 'and when it is switched on').to.deep.equal(network);
     });
   });
 });

@@ -3,7 +3,9 @@ import { expect } from 'chai';
 import { parseSubnet } from '../../store/address.ts';
 import { delay } from '../../store/backoff.ts';
 import { HistoryLostError, StoreUnavailableError } from '../../store/errors.ts';
+import { LostAnswerError } from '../../store/etcd/call-errors.ts';
 import { EndpointError, parseEndpoint } from '../../store/etcd/endpoint.ts';
+import type { EtcdClient } from '../../store/etcd/etcd-client.ts';
 import { openEtcdStore } from '../../store/etcd/etcd-store.ts';
 import { LeaseWriter } from '../../store/etcd/lease-writer.ts';
 import { followLeases } from '../../store/follow.ts';
@@ -63,6 +65,37 @@ describe('store/etcd faults', () => {
       expect(await lab.etcdLeaseOf(`subnets/${held.lease.key}`)).to.equal(held.handle);
       await store.release(held, never);
       expect(await lab.etcdLeases()).to.deep.equal(before);
+    });
+
+    it('to a claim that arrives late does not leave two leases', async () => {
+      // The first transaction is lost; it arrives when nobody waits for it any more, just before the second.
+      let late: (() => Promise<unknown>) | undefined;
+      const slow: Pick<EtcdClient, 'read' | 'write' | 'stream'> = {
+        read: (...call) => lab.client.read(...call),
+        stream: (...call) => lab.client.stream(...call),
+        write: async (name, request, signal) => {
+          if (name !== 'KV.txn') return lab.client.write(name, request, signal);
+          if (late === undefined) {
+            late = () => lab.client.write(name, request, signal);
+            throw new LostAnswerError('no answer');
+          }
+          await late();
+          return lab.client.write(name, request, signal);
+        },
+      };
+      const writer = new LeaseWriter({ client: slow, keys: lab.keys(), random: Math.random, now: Date.now });
+      const etcdLease = await writer.grant(writer.newEtcdLeaseId(), TTL_MS, never);
+      const wanted = { attributes: node(1), ttlMs: TTL_MS };
+      const looked = { since: await lab.revision(), learn: true };
+      const outcome = await writer.create(
+        { ipv4: parseSubnet('10.244.9.0/24') },
+        wanted,
+        etcdLease,
+        looked,
+        never,
+      );
+      expect(outcome).to.have.nested.property('held.handle', etcdLease.id);
+      expect(await leaseKeys()).to.deep.equal(['10.244.9.0-24']);
     });
 
     it('to a rewrite is looked up: the lease is not taken for another node’s', async () => {
@@ -130,7 +163,7 @@ describe('store/etcd faults', () => {
       });
       const { revision } = await store.snapshot(never);
       await lab.put('subnets/10.244.9.0-24&fc00:0:0:9::-64', encodeLease(node(9)));
-      const etcdLease = await writer.grant(TTL_MS, never);
+      const etcdLease = await writer.grant(writer.newEtcdLeaseId(), TTL_MS, never);
       const wanted = { attributes: node(1), ttlMs: TTL_MS };
       const looked = { since: revision, learn: true };
       const ipv4 = parseSubnet('10.244.9.0/24');
