@@ -22,7 +22,7 @@ export class EtcdLab implements StoreLab {
     this.#options = options;
     this.client = new EtcdClient({
       endpoints: [parseEndpoint(server.url)],
-      callTimeoutMs: 5000,
+      callTimeoutMs: 30_000,
       keepaliveMs: 10_000,
     });
   }

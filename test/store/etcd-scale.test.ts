@@ -41,7 +41,8 @@ describe('store/etcd scale', () => {
   after(() => server?.close());
 
   beforeEach(async () => {
-    lab = new EtcdLab(server);
+    // One process is a thousand nodes here: it may keep itself waiting, which is not etcd's failure.
+    lab = new EtcdLab(server, { callTimeoutMs: 30_000 });
     await lab.put('config', NETWORK);
   });
 
