@@ -5,15 +5,21 @@
  */
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
+import { ICMP_HEADER_BYTES } from '../../../encap/wire/icmp.ts';
+import { IPV4_HEADER_BYTES } from '../../../encap/wire/ipv4.ts';
+import { takeApart } from '../../../encap/wire/layers.ts';
+import { Capture } from '../../../overlay/lab/capture.ts';
 import { LAB_NETWORK } from '../../../overlay/lab/lab.ts';
 import { runInside } from '../../../overlay/lab/namespace.ts';
 import { ping } from '../../../overlay/lab/ping.ts';
 import { RunningStream } from '../../../overlay/lab/tcp.ts';
-import { gatewayAddress } from '../../../overlay/lab/underlay.ts';
+import { gatewayAddress, NODE_INTERFACE } from '../../../overlay/lab/underlay.ts';
 import { addressAt, parseSubnet, subnetContains } from '../../../store/address.ts';
 import { describeCluster, EVERY_STORE } from '../../lab/cluster.ts';
 
-describeCluster('pods of two nodes', EVERY_STORE, { nodes: 2, pods: 2 }, (cluster) => {
+const PLAN = { nodes: 2, pods: 2, programs: ['tcpdump'] };
+
+describeCluster('pods of two nodes', EVERY_STORE, PLAN, (cluster) => {
   const pods = () => cluster.lab.nodes.flatMap((node) => node.pods);
 
   it('every pod reaches every other, and the underlay sees no pod address', async () => {
@@ -37,22 +43,19 @@ describeCluster('pods of two nodes', EVERY_STORE, { nodes: 2, pods: 2 }, (cluste
     }
   });
 
-  it('a packet of the whole MTU passes, one byte more does not', async () => {
+  it('a packet of the pods’ whole MTU fills one packet of the underlay', async () => {
+    const [from, to] = [cluster.pod(1), cluster.pod(2)];
     const mtuBytes = (await cluster.node(1).status()).overlay?.mtuBytes ?? 0;
     expect(mtuBytes).to.equal(1450);
-    const [from, to] = [cluster.pod(1), cluster.pod(2)];
-    // busybox's ping does not set "do not fragment"; what is whole on the far side was not fragmented.
-    const send = async (bytes: number) =>
-      runInside(
-        from.namespace,
-        ['busybox', 'ping', '-c', '1', '-W', '2', '-s', `${bytes - 28}`, to.address],
-        {
-          tolerant: true,
-        },
-      );
-    expect((await send(mtuBytes)).status).to.equal(0);
-    const links = await runInside(from.namespace, ['ip', '-j', 'link', 'show', 'eth0']);
-    expect(JSON.parse(links.stdout)[0].mtu).to.equal(mtuBytes);
+    const link = await runInside(from.namespace, ['ip', '-j', 'link', 'show', 'eth0']);
+    expect(JSON.parse(link.stdout)[0].mtu).to.equal(mtuBytes);
+    const capture = await Capture.start(cluster.node(1).namespace, NODE_INTERFACE, 'udp port 8472');
+    const size = `${mtuBytes - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES}`;
+    await runInside(from.namespace, ['busybox', 'ping', '-c', '1', '-s', size, to.address]);
+    const frames = (await capture.stop()).map(({ bytes }) => takeApart(bytes, 8472));
+    const [outer, inner] = (frames[0] ?? []).filter(({ kind }) => kind === 'ipv4');
+    expect(outer?.header).to.include({ totalBytes: 1500, moreFragments: false });
+    expect(inner?.header).to.include({ totalBytes: mtuBytes, moreFragments: false });
   });
 
   it('a node reaches the other’s pods, and a pod what is outside the overlay', async () => {

@@ -1,9 +1,9 @@
-/** What daemons do when the store, or what is in it, is not as it should be: on a real etcd. */
+/** What daemons do when the store, or what is in it, is not as it should be: mostly on a real etcd. */
 import { existsSync } from 'node:fs';
 import { expect } from 'chai';
 import { ping } from '../../../overlay/lab/ping.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { describeCluster, ETCD, pingDuring } from '../../lab/cluster.ts';
+import { describeCluster, ETCD, EVERY_STORE, pingDuring } from '../../lab/cluster.ts';
 import { deleteKey, etcdOf, getKey, keyOf, leaseKeys, putKey } from '../../lab/etcd-keys.ts';
 
 const DEADLINE_MS = 30_000;
@@ -190,5 +190,23 @@ describeCluster('a full network', [ETCD], TINY, (cluster) => {
     await first.daemon?.terminate();
     await third.untilReady();
     expect((await third.status()).lease?.subnet).to.equal(lease?.subnet);
+  });
+});
+
+describeCluster('two daemons with one public address', EVERY_STORE, { nodes: 2, idle: true }, (cluster) => {
+  it('the newcomer is taken for the machine installed anew; the other says so, and does not fight', async () => {
+    const [first, second] = [cluster.node(1), cluster.node(2)];
+    await first.startDaemon();
+    await first.untilReady();
+    await second.startDaemon(['--public-ip', first.address]);
+    await second.untilReady();
+    const { lease } = await second.status();
+    const reason = async () => (await first.status()).store.reason ?? '';
+    const says = async () => (await reason()).includes(lease?.vtepMAC ?? '?');
+    await until(says, { what: 'a word on the other daemon', deadlineMs: DEADLINE_MS });
+    expect(await reason())
+      .to.contain(first.address)
+      .and.to.contain('--public-ip');
+    expect((await second.status()).lease).to.include({ subnet: lease?.subnet, vtepMAC: lease?.vtepMAC });
   });
 });

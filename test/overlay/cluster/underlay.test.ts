@@ -1,5 +1,5 @@
 /** The underlay changes under a running daemon, and so do its peers. */
-import { rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { expect } from 'chai';
 import { run } from '../../../overlay/lab/command.ts';
 import { ipBatch } from '../../../overlay/lab/namespace.ts';
@@ -58,6 +58,22 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
       `addr add ${first.address}/24 dev ${NODE_INTERFACE}`,
       `route replace default via ${gatewayAddress}`,
     ]);
+    await untilReachable(cluster);
+  });
+
+  it('its MTU changes: device, bridge and subnet.env follow', async () => {
+    const node = cluster.node(1);
+    const follows = (mtuBytes: number) => async () => {
+      const { stdout } = await node.exec(['ip', '-j', 'link', 'show']);
+      const links: { ifname: string; mtu: number }[] = JSON.parse(stdout);
+      const ours = links.filter(({ ifname }) => ['vtep.1', 'vtep0'].includes(ifname));
+      const env = await readFile(node.subnetFile, 'utf8');
+      return ours.every(({ mtu }) => mtu === mtuBytes) && env.includes(`FLANNEL_MTU=${mtuBytes}\n`);
+    };
+    for (const underlayMtu of [1400, 1500]) {
+      await run('ip', ['-n', node.namespace, 'link', 'set', NODE_INTERFACE, 'mtu', `${underlayMtu}`]);
+      await until(follows(underlayMtu - 50), { what: 'the MTU to be followed', deadlineMs: DEADLINE_MS });
+    }
     await untilReachable(cluster);
   });
 
