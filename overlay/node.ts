@@ -287,7 +287,10 @@ export class OverlayNode {
     }
     this.#underlayProblem = undefined;
     if (JSON.stringify(found) === JSON.stringify(this.#underlay)) return;
+    const moved = this.#underlay !== undefined && movedFrom(this.#underlay, found);
     this.#underlay = found;
+    // First of all: the lease follows over these connections.
+    if (moved) this.#options.store.reconnect();
     log.info('underlay', {
       device: found.link.name,
       address: Object.values(found.publicAddress).join(' '),
@@ -395,6 +398,10 @@ export class OverlayNode {
     log.info('the store answers', { store: store.kind });
   }
 }
+
+/** An address that connections were made from is gone. */
+const movedFrom = (before: Underlay, now: Underlay): boolean =>
+  FAMILIES.some((family) => before.localAddress[family] !== now.localAddress[family]);
 
 /** What of a well-formed configuration this version does not do. */
 function unsupported(network: NetworkConfig): string | undefined {

@@ -107,6 +107,12 @@ export interface LeaseStore {
   /** Negative, zero or positive, as for sorting. */
   compareRevisions(a: Revision, b: Revision): number;
 
+  /**
+   * This node's addresses changed: connections that were made from an old one hang until somebody notices.
+   * They are ended; what is under way on them fails, and the next call connects anew.
+   */
+  reconnect(): void;
+
   /** Ends whatever is open. Calls under way fail. */
   close(): Promise<void>;
 }

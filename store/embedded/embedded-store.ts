@@ -161,6 +161,9 @@ class LmdbStore implements EmbeddedStore {
     return Number(a) - Number(b);
   }
 
+  /** There is no connection. */
+  reconnect(): void {}
+
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();

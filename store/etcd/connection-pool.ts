@@ -40,6 +40,8 @@ export function connectionPool(endpoint: Endpoint, options: EtcdClientOptions): 
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
       'grpc.enable_retries': 0,
+      // A pool made anew must not be given the old one's connection.
+      'grpc.use_local_subchannel_pool': 1,
       'grpc.enable_http_proxy': 0,
       'grpc.service_config_disable_resolution': 1,
     },

@@ -50,7 +50,7 @@ type Callback = (error: ServiceError | null, response?: unknown) => void;
 
 export class EtcdClient {
   readonly #options: EtcdClientOptions;
-  readonly #pools: readonly ConnectionPool[];
+  #pools: readonly ConnectionPool[];
   /** What is under way: ended by `close`. A set, not a signal, for a thousand claims may be under way. */
   readonly #underWay = new Set<() => void>();
   #closed = false;
@@ -61,7 +61,7 @@ export class EtcdClient {
 
   constructor(options: EtcdClientOptions) {
     this.#options = options;
-    this.#pools = options.endpoints.map((endpoint) => connectionPool(endpoint, options));
+    this.#pools = this.#connect();
   }
 
   /** Asks endpoint after endpoint until one answers. @throws StoreUnavailableError, StoreAccessError */
@@ -100,10 +100,23 @@ export class EtcdClient {
     });
   }
 
+  /** Ends every connection, and what is under way on it; the next call connects anew. */
+  reconnect(): void {
+    if (this.#closed) return;
+    const old = this.#pools;
+    this.#pools = this.#connect();
+    for (const cancel of [...this.#underWay]) cancel();
+    for (const pool of old) pool.close();
+  }
+
   close(): void {
     this.#closed = true;
     for (const cancel of [...this.#underWay]) cancel();
     for (const pool of this.#pools) pool.close();
+  }
+
+  #connect(): ConnectionPool[] {
+    return this.#options.endpoints.map((endpoint) => connectionPool(endpoint, this.#options));
   }
 
   async #rotate<N extends keyof Unary>(

@@ -162,6 +162,10 @@ class EtcdStore implements LeaseStore {
     return Number(a) - Number(b);
   }
 
+  reconnect(): void {
+    this.#client.reconnect();
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#revoking);
     this.#client.close();

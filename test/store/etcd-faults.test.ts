@@ -235,6 +235,22 @@ describe('store/etcd faults', () => {
       expect(() => parseEndpoint('ftp://user:secret@host')).to.throw(EndpointError, /^"host" is not/);
     });
 
+    it('are connected to anew when this node moved: what hangs fails, and the next call works', async () => {
+      const patient = lab.openNow({ endpoints: [proxy.url], callTimeoutMs: 60_000, keepaliveMs: 60_000 });
+      const { revision } = await patient.snapshot(never);
+      proxy.stallOpen();
+      const hanging = [
+        failure(patient.snapshot(never)),
+        failure(patient.claim({ network, attributes: node(1), ttlMs: TTL_MS }, never)),
+        failure(watchUntil(patient, revision, () => false)),
+      ];
+      await new Promise(setImmediate);
+      patient.reconnect();
+      for (const call of hanging) expect(await call).to.be.instanceOf(StoreUnavailableError);
+      await patient.claim({ network, attributes: node(2), ttlMs: TTL_MS }, never);
+      expect(await leaseKeys()).to.have.length(1);
+    });
+
     it('an abort ends a call that hangs, at once and with its reason', async () => {
       proxy.stall();
       const patient = lab.openNow({ endpoints: [proxy.url], callTimeoutMs: 60_000 });

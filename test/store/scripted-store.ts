@@ -50,6 +50,8 @@ export class ScriptedStore implements LeaseStore {
   /** What was asked, in order: `list`, `watch after 7`, `watch ended`. */
   readonly asked: string[] = [];
 
+  reconnect(): void {}
+
   giveSnapshot(snapshot: LeaseSnapshot | Error): void {
     this.#snapshots.give(snapshot instanceof Error ? { error: snapshot } : { value: snapshot });
   }

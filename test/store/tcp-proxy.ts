@@ -45,6 +45,11 @@ export class TcpProxy {
     for (const socket of this.#sockets) socket.pause();
   }
 
+  /** The connections of now hang for ever, as after a change of address; new ones are welcome. */
+  stallOpen(): void {
+    for (const socket of this.#sockets) socket.pause();
+  }
+
   restore(): void {
     this.#refusing = false;
     this.#stalled = false;
