@@ -142,8 +142,8 @@ export class OverlayNode {
       this.#networkProblem ??
       (this.#network === undefined ? 'the store has not answered yet' : undefined) ??
       (this.#underlay === undefined ? this.#underlayProblem : undefined) ??
-      (this.#lease === undefined
-        ? (this.#keeper.failure?.message ?? 'the lease is being claimed')
+      (this.#lease === undefined || this.#keeper.taken !== undefined
+        ? ((this.#keeper.failure ?? this.#keeper.taken)?.message ?? 'the lease is being claimed')
         : undefined);
     return reason === undefined ? { ready: true } : { ready: false, reason };
   }

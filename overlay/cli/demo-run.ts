@@ -43,7 +43,8 @@ export async function demonstrate(wish: DemoWish, io: CommandIo): Promise<boolea
   const out = wish.json ? () => {} : io.out;
   const progress = wish.json ? silentProgress : printedProgress(io.out, paint, io.isTerminal);
   const where = wish.store === 'etcd' ? 'etcd' : 'the embedded store';
-  const what = `${wish.nodes} nodes with ${wish.pods} pods each, leases in ${where}`;
+  const pods = wish.pods === 1 ? 'a pod' : `${wish.pods} pods`;
+  const what = `${wish.nodes} nodes with ${pods} each, leases in ${where}`;
   out(`\n${paint.bold(`vtepd ${packageVersion} demo`)}: ${what}\n\n`);
 
   const plan = { podsPerNode: wish.pods, networks: [parseSubnet(LAB_NETWORK)], signal: io.signal };

@@ -44,6 +44,7 @@ export class LeaseKeeper {
   #attributes: LeaseAttributes | undefined;
   #held: HeldLease | undefined;
   #failure: Error | undefined;
+  #taken: LeaseLostError | undefined;
   #wake = new AbortController();
 
   constructor(options: KeeperOptions) {
@@ -57,6 +58,11 @@ export class LeaseKeeper {
   /** Why the lease could not be claimed or renewed, while that is so. */
   get failure(): Error | undefined {
     return this.#failure;
+  }
+
+  /** Another node holds the lease that was ours, and we hold no other yet: its addresses are not ours to give. */
+  get taken(): LeaseLostError | undefined {
+    return this.#taken;
   }
 
   /** Our public address or VTEP changed: the lease follows. */
@@ -125,6 +131,7 @@ export class LeaseKeeper {
 
   #take(held: HeldLease, before: HeldLease | undefined): void {
     this.#held = held;
+    this.#taken = undefined;
     const same =
       before !== undefined &&
       sameAttributes(before.lease.attributes, held.lease.attributes) &&
@@ -152,6 +159,7 @@ export class LeaseKeeper {
         onFailure(operation, failure);
         if (failure instanceof LeaseLostError) {
           log.error('this node lost its lease; claiming again', { error: failure });
+          if (failure.how === 'taken') this.#taken = failure;
           return undefined;
         }
         // Said once, not at every attempt.

@@ -194,16 +194,17 @@ describeCluster('a full network', [ETCD], TINY, (cluster) => {
 });
 
 describeCluster('two daemons with one public address', EVERY_STORE, { nodes: 2, idle: true }, (cluster) => {
-  it('the newcomer is taken for the machine installed anew; the other says so, and does not fight', async () => {
+  it('the newcomer is taken for the machine installed anew; the other says so, gives no address, and does not fight', async () => {
     const [first, second] = [cluster.node(1), cluster.node(2)];
     await first.startDaemon();
     await first.untilReady();
     await second.startDaemon(['--public-ip', first.address]);
     await second.untilReady();
     const { lease } = await second.status();
-    const reason = async () => (await first.status()).store.reason ?? '';
+    const reason = async () => (await first.status()).reason ?? '';
     const says = async () => (await reason()).includes(lease?.vtepMAC ?? '?');
     await until(says, { what: 'a word on the other daemon', deadlineMs: DEADLINE_MS });
+    expect(await first.ready()).to.equal(false);
     expect(await reason())
       .to.contain(first.address)
       .and.to.contain('--public-ip');
