@@ -1,5 +1,6 @@
 /** Opens the store that the settings name. */
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { LeaseStore } from '../../store/lease-store.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import type { EmbeddedSettings, EtcdSettings, StoreSettings } from '../config/settings.ts';
@@ -61,7 +62,35 @@ async function openEmbedded(settings: EmbeddedSettings): Promise<LeaseStore> {
     }
     parseNetworkConfig(seed);
   }
+  await refuseForeignFile(join(settings.path, 'data.mdb'));
   const store = openEmbeddedStore({ path: settings.path, now: Date.now, random: Math.random });
   if (seed !== undefined) await store.setNetworkConfig(seed, { ifAbsent: true });
   return store;
+}
+
+const LMDB_MAGIC = 0xbeefc0de;
+/** Behind the page's header, which is longer in LMDB's newer format. */
+const LMDB_MAGIC_OFFSETS = [16, 24];
+
+/** LMDB maps its file into memory and trusts what is there: a foreign or damaged one would end the process. */
+async function refuseForeignFile(path: string): Promise<void> {
+  let head: Buffer;
+  try {
+    const file = await open(path, 'r');
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(32), 0, 32, 0);
+      // Another daemon is making it at this moment.
+      if (bytesRead === 0) return;
+      head = buffer;
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw new StoreFileError(`--embedded-path: ${path} cannot be read`, { cause: error });
+  }
+  if (LMDB_MAGIC_OFFSETS.some((offset) => head.readUInt32LE(offset) === LMDB_MAGIC)) return;
+  throw new StoreFileError(
+    `--embedded-path: ${path} is no LMDB file, or damaged: remove the directory, and every daemon claims anew`,
+  );
 }
