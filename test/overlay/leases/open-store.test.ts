@@ -46,11 +46,13 @@ describe('openStore', () => {
 
   it('refuses a file that LMDB did not write, which would end the process', async () => {
     await refusal();
-    for (const damage of ['', 'x', 'x'.repeat(100_000)]) {
+    for (const damage of ['x', 'x'.repeat(100_000)]) {
       writeFileSync(join(directory, 'store', 'data.mdb'), damage);
       expect(await refusal())
         .to.have.property('message')
         .that.matches(/no LMDB file, or damaged/);
     }
+    writeFileSync(join(directory, 'store', 'data.mdb'), '');
+    expect(await refusal(), 'an empty file is a new one').to.equal(undefined);
   });
 });
