@@ -79,8 +79,9 @@ export function describeCluster(
       afterEach(async function () {
         if (this.currentTest?.state === 'failed' && lab !== undefined) await printState(lab);
       });
-      after(() => lab?.close());
       body.call(this, cluster);
+      // The last of the suite's hooks: those of the body still need it.
+      after(() => lab?.close());
     });
   }
 }
