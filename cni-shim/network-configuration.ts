@@ -126,8 +126,10 @@ function parseJson(text: string): unknown {
   }
 }
 
+const versionSchema = z.object({ cniVersion: z.string().optional() });
+
 function readVersion(json: unknown): CniVersion {
-  const parsed = z.object({ cniVersion: z.string().optional() }).safeParse(json);
+  const parsed = versionSchema.safeParse(json);
   if (!parsed.success) throw invalid(issueText(parsed.error));
   // Without the key it is the first version's, says the specification.
   const text = parsed.data.cniVersion ?? '0.1.0';

@@ -1,11 +1,11 @@
 /** What chooseUnderlay needs to know of this node, read from the kernel. */
-import type { Address, Family } from '../../store/address.ts';
+import { type Address, type Family, isLinkLocal, isMulticast, type Subnet } from '../../store/address.ts';
 import type { UnderlayFacts, UnderlayWishes } from '../desired/underlay.ts';
 import { listAddresses } from './address.ts';
 import { listLinks, readLink } from './link.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
-import { listDefaultRoutes, lookUpRoute } from './route.ts';
+import { listDefaultRoutes, lookUpRoute, readRoute } from './route.ts';
 import {
   ROUTE_PROTOCOL,
   RTM_DELADDR,
@@ -48,7 +48,10 @@ function reaching(netlink: NetlinkSocket, address: Address | undefined): Underla
   }
 }
 
-/** Whether an announcement may change the choice of the underlay: links, addresses, routes of others. */
+/**
+ * Whether an announcement may change the choice of the underlay: links, addresses, routes of others. Each
+ * pod's interface brings IPv6 routes for what stays on its own link: nothing hangs on those.
+ */
 export function concernsUnderlay(message: NetlinkMessage, own: (name: string) => boolean): boolean {
   switch (message.type) {
     case RTM_NEWLINK:
@@ -62,8 +65,11 @@ export function concernsUnderlay(message: NetlinkMessage, own: (name: string) =>
     case RTM_NEWROUTE:
     case RTM_DELROUTE:
       // Of our own there may be thousands.
-      return message.body[5] !== ROUTE_PROTOCOL;
+      return message.body[5] !== ROUTE_PROTOCOL && !staysOnLink(readRoute(message)?.destination);
     default:
       return false;
   }
 }
+
+const staysOnLink = (destination: Subnet | undefined): boolean =>
+  destination?.family === 'ipv6' && (isLinkLocal(destination.address) || isMulticast(destination.address));

@@ -24,7 +24,7 @@ import {
 } from '../desired/peer-table.ts';
 import type { PodNetworkFacts, PodPort, PodSource } from '../desired/pods.ts';
 import { readLinkAddress } from '../kernel/address.ts';
-import { readLink } from '../kernel/link.ts';
+import { findLink, readLink } from '../kernel/link.ts';
 import type { NetlinkMessage } from '../kernel/netlink-message.ts';
 import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
@@ -87,6 +87,8 @@ export class Reconciler {
   #indexes: DeviceIndexes | undefined;
   /** The pods' ports by name, as PodSource last gave them. */
   #ports: ReadonlyMap<string, PodPort> = new Map();
+  /** Of these ports the last announcement was not as it should be. */
+  readonly #doubtful = new Set<string>();
   /** When the lease events that are not in the kernel yet arrived; monotonic milliseconds. */
   #leaseEvents: number[] = [];
   #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = [];
@@ -148,7 +150,7 @@ export class Reconciler {
       this.#marks.devices = true;
       differs = true;
     }
-    if (differs) this.#schedule();
+    if (differs || this.#doubtful.size > 0) this.#schedule();
   }
 
   /** nftables announced a change of a table of ours that we did not make. */
@@ -236,11 +238,18 @@ export class Reconciler {
         const link = readLink(message);
         if (link === undefined) return false;
         const ours = this.#isOurs(link.index);
-        if (message.type === RTM_DELLINK) return ours;
+        if (message.type === RTM_DELLINK) {
+          this.#doubtful.delete(link.name);
+          return ours;
+        }
         // Going down took the entries along, without a word of most of them.
         if (ours && !link.up) this.#marks.entries = true;
         const port = this.#ports.get(link.name);
-        if (port !== undefined) return portNeedsRepair(link, port, this.#indexes?.bridge);
+        if (port !== undefined) {
+          if (portNeedsRepair(link, port, this.#indexes?.bridge)) this.#doubtful.add(link.name);
+          else this.#doubtful.delete(link.name);
+          return false;
+        }
         return (
           (ours && !this.#isNamed(link.name, wanted)) || linkNeedsRepair(link, wanted, this.#indexes?.bridge)
         );
@@ -258,6 +267,22 @@ export class Reconciler {
       default:
         return false;
     }
+  }
+
+  /**
+   * Whether a port that the last news of was bad is bad still: it may have been on its way there. One on its
+   * way out is not looked at, for the look would wait for the kernel to be done with it.
+   */
+  #hasBadPort(): boolean {
+    if (this.#doubtful.size === 0) return false;
+    const doubtful = this.#options.pods
+      .ports()
+      .filter(({ hostInterface }) => this.#doubtful.has(hostInterface));
+    this.#doubtful.clear();
+    return doubtful.some((port) => {
+      const link = findLink(this.#options.netlink, port.hostInterface);
+      return link !== undefined && portNeedsRepair(link, port, this.#indexes?.bridge);
+    });
   }
 
   #isOurs(index: number): boolean {
@@ -302,6 +327,7 @@ export class Reconciler {
     const startedAt = performance.now();
     let failure: Error | undefined;
     try {
+      if (this.#hasBadPort()) marks.devices = true;
       if (this.#wanted !== undefined) await this.#pass(this.#wanted, marks);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
