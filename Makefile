@@ -8,6 +8,7 @@ SHELL := /bin/sh
 NODE ?= node
 PREFIX ?= /usr/local
 FILES ?= 'dist/test/**/*.test.js'
+BENCHES ?= convergence lease-latency repair start cni restart memory
 
 BIN := node_modules/.bin
 TREE := node_modules/.package-lock.json
@@ -38,6 +39,11 @@ test-newest: $(NEWEST) ## The same on the newest Node that npm has
 .PHONY: coverage
 coverage: need-test build ## The tests, with a report in coverage/ of what they ran
 	@$(NODE) $(BIN)/c8 --exclude 'dist/test/**' --reporter text --reporter html $(NODE) $(MOCHA) $(FILES)
+
+.PHONY: bench
+bench: need-root need-test build ## The benchmarks, JSON into build/bench/ (BENCHES=cni for one, ARGS=--quick)
+	@mkdir -p build/bench
+	@for each in $(BENCHES); do $(NODE) dist/bench/$$each.js $(ARGS) >build/bench/$$each.json || exit 1; done
 
 .PHONY: build
 build: $(TREE) $(SHIM) ## TypeScript into dist/, the CNI plugin into build/
@@ -89,7 +95,7 @@ need-node:
 
 .PHONY: need-root
 need-root:
-	@[ "$$(id -u)" = 0 ] || { echo 'the demo makes network namespaces, which needs root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || { echo 'this makes network namespaces, which needs root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
 
 .PHONY: need-demo need-test
 need-demo need-test:
