@@ -58,7 +58,7 @@ export interface NodeOptions {
 /** Underlay changes come in bursts (an address goes, another comes): looked at once they rest. */
 const UNDERLAY_SETTLE_MS = 10;
 const RELEASE_TIMEOUT_MS = 5000;
-const SUPPORTED_BACKEND = 'vxlan';
+const BACKENDS: readonly string[] = ['vxlan', 'host-gw'];
 
 export class OverlayNode {
   readonly #options: NodeOptions;
@@ -330,14 +330,15 @@ export class OverlayNode {
 
   #attributes(network: NetworkConfig, underlay: Underlay): LeaseAttributes {
     const { vtepMac } = this.#options.memory.identity;
+    const { type, vni } = network.backend;
     const publicAddress: { [F in Family]?: Address } = {};
     const vtep: { [F in Family]?: { vni: number; mac: Mac } } = {};
     for (const family of carriedFamilies(network, underlay)) {
       const address = underlay.publicAddress[family];
       if (address !== undefined) publicAddress[family] = address;
-      vtep[family] = { vni: network.backend.vni, mac: vtepMac[family] };
+      if (type === 'vxlan') vtep[family] = { vni, mac: vtepMac[family] };
     }
-    return { publicAddress, backend: SUPPORTED_BACKEND, vtep };
+    return { publicAddress, backend: type, vtep };
   }
 
   #held(held: HeldLease): void {
@@ -375,6 +376,7 @@ export class OverlayNode {
       ownSubnets: lease.subnets,
       ownPublicAddress: underlay.publicAddress,
       ownMac: memory.identity.vtepMac,
+      reach: underlay.reach,
     };
     reconciler.setOverlay(wanted, context, view.leases.values());
   }
@@ -404,14 +406,9 @@ const movedFrom = (before: Underlay, now: Underlay): boolean =>
   FAMILIES.some((family) => before.localAddress[family] !== now.localAddress[family]);
 
 /** What of a well-formed configuration this version does not do. */
-function unsupported(network: NetworkConfig): string | undefined {
-  const { type, directRouting } = network.backend;
-  if (type !== SUPPORTED_BACKEND) {
-    return `Backend.Type "${type}" is not one that vtepd has: use "${SUPPORTED_BACKEND}"`;
-  }
-  if (directRouting)
-    return 'Backend.DirectRouting is not in this version of vtepd: remove it or set it to false';
-  return undefined;
+function unsupported({ backend: { type } }: NetworkConfig): string | undefined {
+  if (BACKENDS.includes(type)) return undefined;
+  return `Backend.Type "${type}" is not one that vtepd has: use ${BACKENDS.map((name) => `"${name}"`).join(' or ')}`;
 }
 
 function describeNetwork(network: NetworkConfig): string {

@@ -12,6 +12,7 @@ export const FIREWALL_TABLE = 'vtepd';
 export const DROP_REASONS = {
   vxlan_stranger: 'VXLAN with our VNI from an address that no peer has',
   vxlan_forged: 'VXLAN with our VNI from a process of this node',
+  plain_forged: "a plain packet from the underlay with the address of one of this node's own pods",
   vxlan_pod: 'UDP to the VXLAN port from a pod to outside the overlay',
   pod_source: "a pod's packet with a MAC or IP address that is not its own",
   pod_arp: 'ARP by a pod for an address or MAC that is not its own',

@@ -8,12 +8,17 @@
  *     output  -> underlay: our VNI only with the mark that a packet gets on its way out of the VXLAN device
  *     pod     -> underlay: no UDP to the VXLAN port at all, for masquerading would give it our address
  *     postrouting:         what leaves the overlay gets the node's address; what enters it, the gateway's
+ *     underlay -> pod:     where peers are routed directly, nothing with the address of a pod of this node
  *
  * `bridge vtepd` holds a pod to its own address and MAC, on the port that it comes in by (pod-filter.ts).
  *
  * There is no rule that accepts forwarded packets: within nftables an accept ends only its own chain, and
  * another table's drop (Docker sets FORWARD to it) stands. Our chains accept by policy; what others drop is
  * found by Firewall.foreignDrops(), for status and doctor to tell.
+ *
+ * Direct routes trust the link: whoever is on it can send plain packets to pods, with a pod's address of any
+ * other node (as flannel's host-gw has it). No look at routes could tell more: a peer that has just moved
+ * between tunnel and direct route still sends the other way. What is certainly forged is dropped.
  *
  * Other VNIs on the same port belong to others: of them only what pods send is dropped.
  */
@@ -59,8 +64,10 @@ export interface FirewallFacts {
   readonly clusterNetworks: PerFamily<Subnet>;
   /** The bridge's address in each: the source of this node's packets into the overlay where they have none in it. */
   readonly gateways: PerFamily<Address>;
-  /** The VXLAN device of each. */
+  /** The VXLAN device of each; none with the host-gw backend, and then no guard of its port. */
   readonly devices: PerFamily<string>;
+  /** Where peers are routed directly: over which device, and the subnets of this node's own pods. */
+  readonly direct?: { readonly device: string; readonly ownSubnets: readonly Subnet[] } | undefined;
   readonly bridge: string;
   readonly vni: number;
   readonly port: number;
@@ -116,13 +123,35 @@ const carried = (facts: FirewallFacts): Family[] =>
   FAMILIES.filter((family) => facts.clusterNetworks[family] !== undefined);
 
 function underlayTable(facts: FirewallFacts): FirewallTable {
+  const guarded = facts.peerFilter && deviceNames(facts).length > 0;
+  const forged = facts.peerFilter ? forgedGuard(facts) : [];
   return {
     family: 'inet',
     name: FIREWALL_TABLE,
-    sets: facts.peerFilter ? [FIREWALL_SETS.peers4, FIREWALL_SETS.peers6] : [],
-    counters: facts.peerFilter ? ['vxlan_stranger', 'vxlan_forged', 'vxlan_pod'] : [],
-    chains: [...(facts.peerFilter ? vxlanGuard(facts) : []), ...(facts.masquerade ? [sourceNat(facts)] : [])],
+    sets: guarded ? [FIREWALL_SETS.peers4, FIREWALL_SETS.peers6] : [],
+    counters: [
+      ...(guarded ? (['vxlan_stranger', 'vxlan_forged', 'vxlan_pod'] as const) : []),
+      ...(forged.length > 0 ? (['plain_forged'] as const) : []),
+    ],
+    chains: [
+      ...(guarded ? vxlanGuard(facts) : []),
+      ...forged,
+      ...(facts.masquerade ? [sourceNat(facts)] : []),
+    ],
   };
+}
+
+/** Nobody else has a pod of this node; a plain packet that says so would pass for one at its neighbours. */
+function forgedGuard({ direct }: FirewallFacts): FirewallChain[] {
+  if (direct === undefined) return [];
+  const rules = direct.ownSubnets.map(
+    (subnet) =>
+      `iifname ${quoted(direct.device)} ${subnet.family === 'ipv4' ? 'ip' : 'ip6'} saddr ` +
+      `${formatSubnet(subnet)} ${drop('plain_forged')}`,
+  );
+  return rules.length === 0
+    ? []
+    : [{ name: 'from_link', hook: `type filter hook prerouting priority ${FIRST}`, rules }];
 }
 
 /**
@@ -192,7 +221,7 @@ function vxlanGuard(facts: FirewallFacts): FirewallChain[] {
  * A random source port (fully-random), for two connections of one tuple race to the same one otherwise, and
  * lose a packet. A packet of this node that enters the overlay with an address from outside of it (bound to
  * the public address, or forwarded for a client of a NodePort) gets the gateway's: the answer would go around
- * the tunnel otherwise.
+ * the tunnel otherwise. On a direct route too, so that the flow goes on when its peer moves into the tunnel.
  */
 function sourceNat(facts: FirewallFacts): FirewallChain {
   const rules = [`oifname ${quoted(facts.bridge)} return`];
@@ -206,10 +235,11 @@ function sourceNat(facts: FirewallFacts): FirewallChain {
       `${ip} saddr ${cluster} ${ip} daddr ${multicast} return`,
       `${ip} saddr ${cluster} masquerade fully-random`,
     );
-    const device = facts.devices[family];
+    const devices = [facts.devices[family], facts.direct?.device].filter((name) => name !== undefined);
     const gateway = facts.gateways[family];
-    if (device === undefined || gateway === undefined) continue;
-    rules.push(`${ip} daddr ${cluster} oifname ${quoted(device)} snat ${ip} to ${gateway} fully-random`);
+    if (gateway === undefined) continue;
+    for (const device of devices)
+      rules.push(`${ip} daddr ${cluster} oifname ${quoted(device)} snat ${ip} to ${gateway} fully-random`);
   }
   return { name: 'source_nat', hook: `type nat hook postrouting priority ${SOURCE_NAT}`, rules };
 }

@@ -1,6 +1,10 @@
 /**
  * The devices, addresses and sysctls that this node's lease asks for: pure, from the network configuration,
  * the lease and the underlay. The peers' entries on them are peer-table.ts's.
+ *
+ * With the host-gw backend there is no vxlan device, and pods get the underlay's whole MTU. With DirectRouting
+ * they get the tunnel's, also towards peers that are routed directly: a pod has one MTU, some of its peers are
+ * behind the tunnel, and a flow whose peer moves into it must not stall.
  */
 import {
   type Address,
@@ -74,8 +78,10 @@ export function wantOverlay(
   for (const family of families) {
     const subnet = lease.subnets[family];
     const local = underlay.localAddress[family];
+    if (subnet === undefined || local === undefined) continue;
+    addresses.push({ address: gatewayOf(subnet), prefixLength: subnet.prefixLength });
     const vtep = lease.attributes.vtep[family];
-    if (subnet === undefined || local === undefined || vtep === undefined) continue;
+    if (network.backend.type !== 'vxlan' || vtep === undefined) continue;
     const { vni, port } = network.backend;
     vxlan[family] = {
       family,
@@ -88,15 +94,15 @@ export function wantOverlay(
       address: subnet.address,
       addressBits: addressBits(family),
     };
-    addresses.push({ address: gatewayOf(subnet), prefixLength: subnet.prefixLength });
   }
   const bridge = { name: identity.bridgeName, mac: identity.bridgeMac, mtuBytes, addresses };
   return { network, lease, underlay, families, vxlan, bridge };
 }
 
-/** One MTU for device, bridge and pods: the smallest that any family's encapsulation leaves. */
+/** One MTU for device, bridge and pods: the smallest that any family's encapsulation leaves, if there is one. */
 export function overlayMtu(network: NetworkConfig, underlay: Underlay, families: readonly Family[]): number {
-  const overhead = Math.max(...families.map((family) => OVERHEAD_BYTES[family]), 0);
+  const tunnels = network.backend.type === 'host-gw' ? [] : families;
+  const overhead = Math.max(...tunnels.map((family) => OVERHEAD_BYTES[family]), 0);
   return (network.backend.mtuBytes ?? underlay.link.mtuBytes) - overhead;
 }
 

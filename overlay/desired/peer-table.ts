@@ -12,32 +12,21 @@ import {
   type Address,
   type Family,
   formatSubnet,
-  isLoopback,
-  isUnicast,
-  isUnicastMac,
   type Mac,
-  type PerFamily,
   type Subnet,
   subnetContains,
   subnetOf,
-  subnetsOverlap,
 } from '../../store/address.ts';
-import type { Lease, NetworkConfig, Vtep } from '../../store/lease.ts';
+import type { Lease } from '../../store/lease.ts';
+import { judgeLease, type PeerContext, type PeerPath, samePath, type Travel } from './peer-paths.ts';
 
-/** How packets for one family of a peer's pods travel. */
-export interface PeerPath {
-  readonly family: Family;
-  readonly subnet: Subnet;
-  /** The subnet's network address: stands for the peer's VTEP in routes and neighbour entries. */
-  readonly gateway: Address;
-  readonly mac: Mac;
-  /** The peer's public address. */
-  readonly remote: Address;
-}
+export type { PeerContext, PeerPath } from './peer-paths.ts';
 
 export interface Peer {
   readonly key: string;
   readonly paths: readonly PeerPath[];
+  /** Families of it that cannot be reached, in words. */
+  readonly unreachable: readonly string[];
 }
 
 /** Why a lease is not a peer. */
@@ -46,21 +35,14 @@ export interface SkippedLease {
   readonly reason: string;
 }
 
-/** What this node knows of itself when it judges others. */
-export interface PeerContext {
-  readonly network: NetworkConfig;
-  /** The families that this node's overlay carries. */
-  readonly families: readonly Family[];
-  readonly ownKey: string;
-  readonly ownSubnets: PerFamily<Subnet>;
-  readonly ownPublicAddress: PerFamily<Address>;
-  readonly ownMac: PerFamily<Mac>;
-}
-
-/** The entries wanted on one family's vxlan device. A neighbour's key is also its nexthop's gateway. */
+/** The entries wanted for one family's peers. */
 export interface WantedEntries {
+  /** On the vxlan device: a tunnel path's gateway is at the peer's VTEP MAC. */
   readonly neighbours: ReadonlyMap<Address, Mac>;
+  /** On the vxlan device: that MAC is behind the peer's public address. */
   readonly fdb: ReadonlyMap<Mac, Address>;
+  /** Where routes lead, and over which device: a tunnel's gateway over the vxlan, another over the underlay's. */
+  readonly gateways: ReadonlyMap<Address, Travel>;
   /** By the subnet's text. */
   readonly routes: ReadonlyMap<string, PeerPath>;
   /** The peers' public addresses, with how many paths lead to each. */
@@ -69,8 +51,9 @@ export interface WantedEntries {
 
 /** Hears of every entry that may have changed, by its key in WantedEntries. */
 export interface EntryObserver {
-  neighbour(family: Family, gateway: Address): void;
+  neighbour(family: Family, address: Address): void;
   fdb(family: Family, mac: Mac): void;
+  gateway(family: Family, gateway: Address): void;
   route(family: Family, subnet: string): void;
   remote(family: Family, remote: Address): void;
 }
@@ -78,9 +61,14 @@ export interface EntryObserver {
 class FamilyEntries implements WantedEntries {
   readonly neighbours = new Map<Address, Mac>();
   readonly fdb = new Map<Mac, Address>();
+  readonly gateways = new Map<Address, Travel>();
   readonly routes = new Map<string, PeerPath>();
   readonly remotes = new Map<Address, number>();
-  /** Leases that share a MAC, which is right while they name one public address. */
+  /** Two leases at one public address share a direct gateway, and may share a MAC: how many paths need each. */
+  readonly gatewayUsers = new Map<Address, number>();
+  readonly tunnelsOfMac = new Map<Mac, number>();
+  /** Every VTEP MAC, in use for a tunnel or not: where it is, and the leases that name it. */
+  readonly macRemotes = new Map<Mac, Address>();
   readonly macHolders = new Map<Mac, Set<string>>();
   /** Accepted subnets by prefix length, then text: overlap is one look-up a length in use. */
   readonly subnets = new Map<number, Map<string, string>>();
@@ -115,7 +103,7 @@ export class PeerTable {
     this.skipped.clear();
     for (const key of this.peers.keys()) {
       const lease = present.get(key);
-      if (lease === undefined || this.#objection(lease, context) !== undefined) this.#withdraw(key);
+      if (lease === undefined || typeof judgeLease(lease, context) === 'string') this.#withdraw(key);
     }
     for (const lease of present.values()) this.put(lease);
   }
@@ -125,14 +113,14 @@ export class PeerTable {
     const context = this.#context;
     if (context === undefined) throw new Error('a lease was judged before this node knows its own');
     this.#forget(lease.key);
-    const objection = lease.key === context.ownKey ? null : this.#objection(lease, context);
     const earlier = this.peers.get(lease.key);
-    if (objection !== undefined) {
-      if (objection !== null) this.skipped.set(lease.key, { key: lease.key, reason: objection });
+    const judged = isOwn(lease, context) ? undefined : judgeLease(lease, context);
+    if (judged === undefined || typeof judged === 'string') {
+      if (judged !== undefined) this.skipped.set(lease.key, { key: lease.key, reason: judged });
       if (earlier !== undefined) this.#withdraw(lease.key);
       return;
     }
-    const paths = pathsOf(lease, context);
+    const { paths, unreachable } = judged;
     const rival = this.#rival(lease.key, paths);
     if (rival !== undefined) {
       this.skipped.set(lease.key, { key: lease.key, reason: rival.reason });
@@ -142,7 +130,7 @@ export class PeerTable {
       return;
     }
     // The new entries are in place before the old ones go: what both need is never taken away.
-    this.peers.set(lease.key, { key: lease.key, paths });
+    this.peers.set(lease.key, { key: lease.key, paths, unreachable });
     const before = earlier?.paths ?? [];
     for (const path of paths) if (!before.some((known) => samePath(known, path))) this.#add(lease.key, path);
     for (const path of before) {
@@ -183,11 +171,19 @@ export class PeerTable {
   #add(key: string, path: PeerPath): void {
     const entries = this.#entries[path.family];
     const subnet = formatSubnet(path.subnet);
-    entries.neighbours.set(path.gateway, path.mac);
-    entries.fdb.set(path.mac, path.remote);
+    if (path.travel === 'tunnel') {
+      entries.neighbours.set(path.gateway, path.mac);
+      entries.fdb.set(path.mac, path.remote);
+      more(entries.tunnelsOfMac, path.mac);
+    }
+    entries.gateways.set(path.gateway, path.travel);
+    more(entries.gatewayUsers, path.gateway);
     entries.routes.set(subnet, path);
-    entries.remotes.set(path.remote, (entries.remotes.get(path.remote) ?? 0) + 1);
-    setOf(entries.macHolders, path.mac).add(key);
+    more(entries.remotes, path.remote);
+    if (path.mac !== undefined) {
+      entries.macRemotes.set(path.mac, path.remote);
+      setOf(entries.macHolders, path.mac).add(key);
+    }
     mapOf(entries.subnets, path.subnet.prefixLength).set(subnet, key);
     this.#announce(path);
   }
@@ -197,56 +193,45 @@ export class PeerTable {
     const entries = this.#entries[path.family];
     const subnet = formatSubnet(path.subnet);
     const sameFamily = kept.filter((other) => other.family === path.family);
-    if (!sameFamily.some((other) => other.gateway === path.gateway)) entries.neighbours.delete(path.gateway);
     if (!sameFamily.some((other) => formatSubnet(other.subnet) === subnet)) {
       entries.routes.delete(subnet);
       const sameLength = entries.subnets.get(path.subnet.prefixLength);
       sameLength?.delete(subnet);
       if (sameLength?.size === 0) entries.subnets.delete(path.subnet.prefixLength);
     }
-    if (!sameFamily.some((other) => other.mac === path.mac)) {
+    if (fewer(entries.gatewayUsers, path.gateway) === 0) {
+      entries.gateways.delete(path.gateway);
+      entries.neighbours.delete(path.gateway);
+    }
+    if (path.travel === 'tunnel' && fewer(entries.tunnelsOfMac, path.mac) === 0) entries.fdb.delete(path.mac);
+    if (path.mac !== undefined && !sameFamily.some((other) => other.mac === path.mac)) {
       const holders = entries.macHolders.get(path.mac);
       holders?.delete(key);
       if (holders === undefined || holders.size === 0) {
         entries.macHolders.delete(path.mac);
-        entries.fdb.delete(path.mac);
+        entries.macRemotes.delete(path.mac);
       }
     }
-    const others = (entries.remotes.get(path.remote) ?? 0) - 1;
-    if (others > 0) entries.remotes.set(path.remote, others);
-    else entries.remotes.delete(path.remote);
+    fewer(entries.remotes, path.remote);
     this.#announce(path);
   }
 
   #announce(path: PeerPath): void {
-    this.#observer.neighbour(path.family, path.gateway);
-    this.#observer.fdb(path.family, path.mac);
+    if (path.travel === 'tunnel') {
+      this.#observer.neighbour(path.family, path.gateway);
+      this.#observer.fdb(path.family, path.mac);
+    }
+    this.#observer.gateway(path.family, path.gateway);
     this.#observer.route(path.family, formatSubnet(path.subnet));
     this.#observer.remote(path.family, path.remote);
-  }
-
-  /** What is wrong with a lease by itself; undefined: nothing. */
-  #objection(lease: Lease, context: PeerContext): string | undefined {
-    const { backend } = lease.attributes;
-    if (backend !== context.network.backend.type) {
-      return `its backend is "${backend}", the network's is "${context.network.backend.type}"`;
-    }
-    const families = familiesInCommon(lease, context);
-    for (const family of families) {
-      const objection = familyObjection(lease, family, context);
-      if (objection !== undefined) return objection;
-    }
-    if (families.length > 0) return undefined;
-    const carried = context.families.join(' or ');
-    return `it has no ${carried} subnet with a public address and a VTEP, and this node carries no other family`;
   }
 
   /** An accepted lease that this one cannot stand beside. */
   #rival(key: string, paths: readonly PeerPath[]): { key: string; reason: string } | undefined {
     for (const path of paths) {
       const entries = this.#entries[path.family];
-      const remote = entries.fdb.get(path.mac);
-      if (remote !== undefined && remote !== path.remote) {
+      const remote = path.mac && entries.macRemotes.get(path.mac);
+      if (path.mac !== undefined && remote !== undefined && remote !== path.remote) {
         const holder = [...(entries.macHolders.get(path.mac) ?? [])].find((other) => other !== key);
         if (holder !== undefined) {
           return { key: holder, reason: `lease ${holder} has its VTEP MAC ${path.mac} at another address` };
@@ -277,52 +262,20 @@ export class PeerTable {
   }
 }
 
-/** A node that has one family of two is reached in that one. */
-const familiesInCommon = ({ subnets, attributes }: Lease, context: PeerContext): Family[] =>
-  context.families.filter(
-    (family) =>
-      subnets[family] !== undefined &&
-      attributes.publicAddress[family] !== undefined &&
-      attributes.vtep[family] !== undefined,
-  );
+const isOwn = ({ key }: Lease, { ownKey, formerLeases }: PeerContext): boolean =>
+  key === ownKey || formerLeases?.some((former) => former.key === key) === true;
 
-function familyObjection(lease: Lease, family: Family, context: PeerContext): string | undefined {
-  const subnet = lease.subnets[family] as Subnet;
-  const network = context.network.networks[family]?.network;
-  if (network === undefined || !subnetContains(network, subnet)) {
-    return `its subnet ${formatSubnet(subnet)} is outside the cluster's network`;
-  }
-  const own = context.ownSubnets[family];
-  if (own !== undefined && subnetsOverlap(own, subnet)) {
-    return `its subnet ${formatSubnet(subnet)} overlaps this node's ${formatSubnet(own)}`;
-  }
-  const remote = lease.attributes.publicAddress[family] as Address;
-  if (!isUnicast(remote) || isLoopback(remote)) return `its public address ${remote} is not a node's address`;
-  if (remote === context.ownPublicAddress[family]) return `its public address ${remote} is this node's own`;
-  if (subnetContains(network, remote)) return `its public address ${remote} is inside the overlay`;
-  const vtep = lease.attributes.vtep[family] as Vtep;
-  if (!isUnicastMac(vtep.mac)) return `its VTEP MAC ${vtep.mac} is not one that an interface can have`;
-  if (vtep.mac === context.ownMac[family]) return `its VTEP MAC ${vtep.mac} is this node's own`;
-  if (vtep.vni !== context.network.backend.vni) {
-    return `its VNI is ${vtep.vni}, the network's is ${context.network.backend.vni}`;
-  }
-  return undefined;
+function more<K>(counts: Map<K, number>, key: K): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
-function pathsOf(lease: Lease, context: PeerContext): PeerPath[] {
-  return familiesInCommon(lease, context).map((family) => {
-    const subnet = lease.subnets[family] as Subnet;
-    const { mac } = lease.attributes.vtep[family] as Vtep;
-    const remote = lease.attributes.publicAddress[family] as Address;
-    return { family, subnet, gateway: subnet.address, mac, remote };
-  });
+/** @returns how many are left */
+function fewer<K>(counts: Map<K, number>, key: K): number {
+  const left = (counts.get(key) ?? 1) - 1;
+  if (left > 0) counts.set(key, left);
+  else counts.delete(key);
+  return left;
 }
-
-const samePath = (a: PeerPath, b: PeerPath): boolean =>
-  a.family === b.family &&
-  formatSubnet(a.subnet) === formatSubnet(b.subnet) &&
-  a.mac === b.mac &&
-  a.remote === b.remote;
 
 function setOf<K, V>(map: Map<K, Set<V>>, key: K): Set<V> {
   const found = map.get(key) ?? new Set();

@@ -11,6 +11,7 @@ import {
   type Subnet,
   subnetContains,
 } from '../../store/address.ts';
+import { type LinkReach, linkReach, type NearRoute } from './on-link.ts';
 
 export interface UnderlayLink {
   readonly index: number;
@@ -37,6 +38,8 @@ export interface UnderlayFacts {
   readonly reaching?: { readonly linkIndex: number; readonly source?: Address | undefined } | undefined;
   /** Default routes, the best first. */
   readonly defaultRoutes: readonly { readonly family: Family; readonly linkIndex: number }[];
+  /** All routes but our own, for what the link reaches by itself. */
+  readonly routes?: readonly NearRoute[] | undefined;
 }
 
 export interface UnderlayWishes {
@@ -52,6 +55,8 @@ export interface Underlay {
   readonly localAddress: PerFamily<Address>;
   /** Where peers send theirs: what `--public-ip` says, else the local address. */
   readonly publicAddress: PerFamily<Address>;
+  /** What is on the link; absent where the routes are not known. */
+  readonly reach?: PerFamily<LinkReach> | undefined;
   /** Why this interface, for people. */
   readonly why: string;
 }
@@ -96,7 +101,18 @@ export function chooseUnderlay(
       `interface ${choice.link.name} (${choice.why}) has no global ${lacking.join(' or ')} address yet`,
     );
   }
-  return { link: choice.link, localAddress, publicAddress, why: choice.why };
+  const { link, why } = choice;
+  return { link, localAddress, publicAddress, why, reach: reachOf(link, facts.routes, families) };
+}
+
+function reachOf(
+  { index }: UnderlayLink,
+  routes: UnderlayFacts['routes'],
+  families: readonly Family[],
+): Underlay['reach'] {
+  if (routes === undefined) return undefined;
+  const ofFamily = (family: Family) => routes.filter(({ destination }) => destination.family === family);
+  return Object.fromEntries(families.map((family) => [family, linkReach(ofFamily(family), index)]));
 }
 
 function chooseLink(wishes: UnderlayWishes, facts: UnderlayFacts, families: readonly Family[]): Choice {

@@ -42,14 +42,17 @@ const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
+const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
+const RTA_VIA = 18;
 const RTA_NH_ID = 30;
 
 const NHA_ID = 1;
 const NHA_OIF = 5;
 const NHA_GATEWAY = 6;
 
-const RT_TABLE_MAIN = 254;
+export const RT_TABLE_MAIN = 254;
+const RT_TABLE_LOCAL = 255;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
@@ -65,6 +68,8 @@ export interface Route {
   readonly preferredSource: Address | undefined;
   /** Routes that lead somewhere; not blackhole, local, broadcast and the like. */
   readonly unicast: boolean;
+  /** It leads out of its link to the destination itself: no gateway, of whichever family. */
+  readonly connected: boolean;
 }
 
 export interface NewRoute {
@@ -96,15 +101,16 @@ export function listRoutes(netlink: NetlinkSocket, family: Family, protocol?: nu
   return netlink.dump({ type: RTM_GETROUTE, flags: 0, write }, wanted, `list ${family} routes`);
 }
 
-/** `ip route show default table main`; other routes are passed over undecoded, however many there are. */
-export function listDefaultRoutes(netlink: NetlinkSocket, family: Family): Route[] {
+/** `ip route show table main` and `table local`, without ours, of which there may be thousands. */
+export function listOthersRoutes(netlink: NetlinkSocket, family: Family): Route[] {
   const wanted = (message: NetlinkMessage): Route | undefined => {
-    if (message.body[1] !== 0) return undefined;
+    if (message.body[5] === ROUTE_PROTOCOL) return undefined;
     const route = readRoute(message);
-    return route?.unicast === true && route.table === RT_TABLE_MAIN ? route : undefined;
+    const counts = route?.table === RT_TABLE_MAIN || route?.table === RT_TABLE_LOCAL;
+    return counts && route?.destination.family === family ? route : undefined;
   };
   const write = (w: MessageWriter): void => routeHeader(w, family, 0, 0, 0, 0, 0);
-  return netlink.dump({ type: RTM_GETROUTE, flags: 0, write }, wanted, `list ${family} default routes`);
+  return netlink.dump({ type: RTM_GETROUTE, flags: 0, write }, wanted, `list ${family} routes of others`);
 }
 
 /** `ip route get ADDRESS`: the interface and source address the kernel would use. @throws NetlinkError */
@@ -126,6 +132,8 @@ export function readRoute({ type, body }: NetlinkMessage): Route | undefined {
   const address = (bytes: Buffer | undefined): Address | undefined =>
     bytes !== undefined && (bytes.length === 4 || bytes.length === 16) ? addressFromBytes(bytes) : undefined;
   const any = (family === 'ipv4' ? '0.0.0.0' : '::') as Address;
+  const unicast = body[7] === RTN_UNICAST;
+  const led = [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH].some((attribute) => found[attribute] !== undefined);
   return {
     destination: { family, address: address(found[RTA_DST]) ?? any, prefixLength: body[1] ?? 0 },
     table: readU32(found[RTA_TABLE]) ?? body[4] ?? 0,
@@ -135,7 +143,8 @@ export function readRoute({ type, body }: NetlinkMessage): Route | undefined {
     gateway: address(found[RTA_GATEWAY]),
     nexthopId: readU32(found[RTA_NH_ID]),
     preferredSource: address(found[RTA_PREFSRC]),
-    unicast: body[7] === RTN_UNICAST,
+    unicast,
+    connected: unicast && !led && found[RTA_OIF] !== undefined,
   };
 }
 

@@ -5,7 +5,7 @@ import { listAddresses } from './address.ts';
 import { listLinks, readLink } from './link.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
-import { listDefaultRoutes, lookUpRoute, readRoute } from './route.ts';
+import { listOthersRoutes, lookUpRoute, RT_TABLE_MAIN, readRoute } from './route.ts';
 import {
   ROUTE_PROTOCOL,
   RTM_DELADDR,
@@ -27,12 +27,17 @@ export function readUnderlayFacts(
   const links = listLinks(netlink).filter((link) => !link.loopback && !own(link.name));
   const indexes = new Set(links.map(({ index }) => index));
   const addresses = listAddresses(netlink).filter(({ linkIndex }) => indexes.has(linkIndex));
-  const defaultRoutes = FAMILIES.flatMap((family) =>
-    listDefaultRoutes(netlink, family)
-      .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
-      .flatMap(({ linkIndex }) => (linkIndex === undefined ? [] : [{ family, linkIndex }])),
-  );
-  return { links, addresses, defaultRoutes, reaching: reaching(netlink, wishes.canReach) };
+  const routes = FAMILIES.flatMap((family) => listOthersRoutes(netlink, family));
+  const defaultRoutes = routes
+    .filter(
+      ({ destination, unicast, table }) =>
+        destination.prefixLength === 0 && unicast && table === RT_TABLE_MAIN,
+    )
+    .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+    .flatMap(({ destination: { family }, linkIndex }) =>
+      linkIndex === undefined ? [] : [{ family, linkIndex }],
+    );
+  return { links, addresses, defaultRoutes, routes, reaching: reaching(netlink, wishes.canReach) };
 }
 
 function reaching(netlink: NetlinkSocket, address: Address | undefined): UnderlayFacts['reaching'] {

@@ -7,6 +7,7 @@
  * changed since an earlier run, by their alias.
  */
 import { type Address, type Family, subnetContains } from '../../store/address.ts';
+import { routesDirectly } from '../desired/on-link.ts';
 import {
   forwardingDevices,
   type WantedBridge,
@@ -268,7 +269,9 @@ function settleSettings(wanted: WantedOverlay, changed: ChangeListener): void {
   const ours = [wanted.bridge.name, ...wanted.families.flatMap((family) => wanted.vxlan[family]?.name ?? [])];
   for (const device of ours) settleOwnDevice(device, wanted.families, told);
   for (const family of wanted.families) settleForwarding(family, forwardingDevices(wanted, family), told);
-  if (wanted.families.includes('ipv4')) settleReversePath(ours, told);
+  // A peer that routes to us directly may be one that we still reach through the tunnel.
+  const plain = routesDirectly(wanted.network.backend) ? [wanted.underlay.link.name] : [];
+  if (wanted.families.includes('ipv4')) settleReversePath([...ours, ...plain], told);
 }
 
 function settlePorts(

@@ -11,6 +11,7 @@ import {
   peerElement,
 } from '../desired/firewall.ts';
 import type { FirewallElement } from '../desired/firewall-table.ts';
+import { routesDirectly } from '../desired/on-link.ts';
 import { gatewayOf, type WantedOverlay } from '../desired/overlay.ts';
 import type { PeerTable } from '../desired/peer-table.ts';
 import { podElements } from '../desired/pod-filter.ts';
@@ -109,6 +110,12 @@ export class FirewallPass {
       clusterNetworks: perFamily((_subnet, network) => network),
       gateways: perFamily((subnet) => gatewayOf(subnet)),
       devices: perFamily((_subnet, _network, device) => device),
+      direct: routesDirectly(wanted.network.backend)
+        ? {
+            device: wanted.underlay.link.name,
+            ownSubnets: wanted.families.flatMap((family) => wanted.lease.subnets[family] ?? []),
+          }
+        : undefined,
       bridge: wanted.bridge.name,
       vni,
       port,

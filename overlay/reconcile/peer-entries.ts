@@ -1,20 +1,18 @@
 /**
- * The peers' entries on one family's vxlan device: how PeerTable's wishes map to kernel objects.
+ * The peers' entries of one family: how PeerTable's wishes map to kernel objects.
+ *
+ *     tunnel   neighbour and FDB entry on the vxlan device, a nexthop over it, a route
+ *     direct   a nexthop over the underlay's device, a route
  *
  * Added in the order neighbour, FDB, nexthop, route and removed in reverse, so a route never leads to a
- * peer that cannot be reached yet. Everything of these kinds on our own device is ours; routes and nexthop
- * objects, which live in tables shared with others, are ours by their protocol number.
+ * peer that cannot be reached yet, and a peer that moves from one way to the other is never without. All
+ * neighbours and FDB entries on our own device are ours; routes and nexthop objects, which live in tables
+ * shared with others, are ours by their protocol number.
  *
- * Scaling: a peer is four entries; a change of one is four messages; a full look is four filtered dumps.
+ * Scaling: a peer is two or four entries; a change of one is so many messages; a full look is four dumps.
+ * Nexthop objects are what keeps it linear, on the underlay's device as on our own (see kernel/route.ts).
  */
-import {
-  type Address,
-  type Family,
-  familyOf,
-  formatSubnet,
-  type Mac,
-  parseSubnet,
-} from '../../store/address.ts';
+import { type Address, type Family, familyOf, formatSubnet, type Mac } from '../../store/address.ts';
 import type { PeerPath, WantedEntries } from '../desired/peer-table.ts';
 import {
   deleteFdbEntry,
@@ -31,12 +29,10 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
 import {
   deleteNexthop,
   deleteRoute,
-  listNexthops,
   listRoutes,
-  type NewRoute,
   type Nexthop,
   prependRoute,
-  type Route,
+  RT_TABLE_MAIN,
   readNexthop,
   readRoute,
   setNexthop,
@@ -51,22 +47,33 @@ import {
   RTM_NEWROUTE,
 } from '../kernel/rtnetlink.ts';
 import { type EntryKind, EntryTable } from './entry-table.ts';
+import {
+  fdbValue,
+  neighbourValue,
+  nexthopValue,
+  parseRouteKey,
+  parseTarget,
+  routeKey,
+  targetText,
+} from './entry-values.ts';
+import { NexthopIds } from './nexthop-ids.ts';
 
-/**
- * Ids of our nexthop objects count up from here: far from the small ones that people choose, and each family
- * by itself, so that two devices never choose the same one.
- */
-const FIRST_NEXTHOP_ID: Readonly<Record<Family, number>> = { ipv4: 0x76_00_00_00, ipv6: 0x76_80_00_00 };
-const RT_TABLE_MAIN = 254;
 /**
  * An IPv4 route is put in front of a stranger's to the same subnet. IPv6 has no such order among routes of one
  * metric: ours has a smaller one than what others get by default (1024).
  */
 const ROUTE_METRIC: Readonly<Record<Family, number | undefined>> = { ipv4: undefined, ipv6: 512 };
 
+/** The devices that paths lead over, by index. */
+export interface PathDevices {
+  /** Absent where this node has no tunnel. */
+  readonly vxlan: number | undefined;
+  readonly underlay: number;
+}
+
 export class PeerEntries {
   readonly family: Family;
-  readonly linkIndex: number;
+  readonly devices: PathDevices;
   readonly neighbours: EntryTable;
   readonly fdb: EntryTable;
   readonly nexthops: EntryTable;
@@ -75,20 +82,19 @@ export class PeerEntries {
   readonly tables: readonly EntryTable[];
   readonly #wanted: WantedEntries;
   readonly #withNexthops: boolean;
-  readonly #idOfGateway = new Map<Address, number>();
-  readonly #gatewayOfId = new Map<number, Address>();
-  /** The subnet whose route names the nexthop object. */
-  readonly #subnetOfId = new Map<number, string>();
-  readonly #foreignIds = new Set<number>();
-  #nextId: number;
+  readonly #metric: number | undefined;
+  readonly #ids: NexthopIds;
+  /** The subnets whose routes were given the nexthop object; some may have another by now. */
+  readonly #subnetsOfId = new Map<number, Set<string>>();
 
   /** @param withNexthops false on kernels without nexthop objects: routes then name the gateway themselves */
-  constructor(family: Family, linkIndex: number, wanted: WantedEntries, withNexthops: boolean) {
+  constructor(family: Family, devices: PathDevices, wanted: WantedEntries, withNexthops: boolean) {
     this.family = family;
-    this.linkIndex = linkIndex;
+    this.devices = devices;
     this.#wanted = wanted;
     this.#withNexthops = withNexthops;
-    this.#nextId = FIRST_NEXTHOP_ID[family];
+    this.#metric = ROUTE_METRIC[family];
+    this.#ids = new NexthopIds(family);
     this.neighbours = new EntryTable(this.#neighbourKind());
     this.fdb = new EntryTable(this.#fdbKind());
     this.nexthops = new EntryTable(this.#nexthopKind());
@@ -96,26 +102,27 @@ export class PeerEntries {
     this.tables = [this.neighbours, this.fdb, this.nexthops, this.routes];
   }
 
-  neighbourTouched(gateway: Address): void {
-    this.neighbours.markDirty(gateway);
+  gatewayTouched(gateway: Address): void {
     if (!this.#withNexthops) return;
-    const wanted = this.#wanted.neighbours.has(gateway);
-    const id = wanted ? this.#idFor(gateway) : this.#idOfGateway.get(gateway);
+    const id = this.#wanted.gateways.has(gateway) ? this.#ids.for(gateway) : this.#ids.of(gateway);
     if (id !== undefined) this.nexthops.markDirty(String(id));
   }
 
-  /** Reads all four tables. @throws NetlinkError, DumpInterruptedError */
-  observe(netlink: NetlinkSocket): void {
-    const { linkIndex, family } = this;
-    const neighbours = listNeighbours(netlink, linkIndex).filter(
-      ({ address }) => familyOf(address) === family,
-    );
-    const fdb = listFdb(netlink, linkIndex);
-    const nexthops = this.#withNexthops ? (listNexthops(netlink) ?? []) : [];
-    const routes = listRoutes(netlink, family, ROUTE_PROTOCOL).filter(({ table }) => table === RT_TABLE_MAIN);
+  /**
+   * Reads all four tables.
+   * @param nexthops all that the kernel has, of both families
+   * @throws NetlinkError, DumpInterruptedError
+   */
+  observe(netlink: NetlinkSocket, nexthops: readonly Nexthop[]): void {
+    const { family } = this;
+    const { vxlan } = this.devices;
+    const neighbours = vxlan === undefined ? [] : listNeighbours(netlink, vxlan);
+    const fdb = vxlan === undefined ? [] : listFdb(netlink, vxlan);
+    const routes = listRoutes(netlink, family, ROUTE_PROTOCOL);
 
     this.neighbours.replaceObserved(
       neighbours
+        .filter(({ address }) => familyOf(address) === family)
         .filter((entry) => entry.permanent || this.#wanted.neighbours.has(entry.address))
         .map((entry) => [entry.address, neighbourValue(entry)] as const),
     );
@@ -124,9 +131,13 @@ export class PeerEntries {
     this.nexthops.replaceObserved(
       nexthops
         .filter((nexthop) => this.#isOurs(nexthop))
-        .map((nexthop) => [String(nexthop.id), this.#nexthopValue(nexthop)] as const),
+        .map((nexthop) => [String(nexthop.id), nexthopValue(nexthop, ROUTE_PROTOCOL)] as const),
     );
-    this.routes.replaceObserved(routes.map((route) => [routeKey(route), this.#routeValue(route)] as const));
+    this.routes.replaceObserved(
+      routes
+        .filter(({ table, destination }) => table === RT_TABLE_MAIN && destination.family === family)
+        .map((route) => [routeKey(route, this.#metric), targetText(route)] as const),
+    );
   }
 
   /** An announcement of the kernel. @returns whether something has to be repaired */
@@ -148,14 +159,17 @@ export class PeerEntries {
 
   /** The kinds of entry that a peer lacks in the kernel. */
   missing(path: PeerPath): string[] {
-    const id = this.#idOfGateway.get(path.gateway);
-    const subnet = formatSubnet(path.subnet);
     const kinds: string[] = [];
-    if (this.neighbours.observed.get(path.gateway) !== path.mac) kinds.push('neighbour');
-    if (this.fdb.observed.get(path.mac) !== path.remote) kinds.push('fdb');
+    if (path.travel === 'tunnel') {
+      if (this.neighbours.observed.get(path.gateway) !== path.mac) kinds.push('neighbour');
+      if (this.fdb.observed.get(path.mac) !== path.remote) kinds.push('fdb');
+    }
+    const id = this.#ids.of(path.gateway);
     if (this.#withNexthops && (id === undefined || !this.nexthops.observed.has(String(id))))
       kinds.push('nexthop');
-    if (this.routes.observed.get(subnet) !== this.#wantedRoute(path)) kinds.push('route');
+    const route = this.#wantedRoute(path);
+    if (route === undefined || this.routes.observed.get(formatSubnet(path.subnet)) !== route)
+      kinds.push('route');
     return kinds;
   }
 
@@ -164,11 +178,12 @@ export class PeerEntries {
     const fdb = readFdbEntry(message);
     if (fdb !== undefined) {
       return (
-        fdb.linkIndex === this.linkIndex && this.fdb.announced(fdb.mac, gone ? undefined : fdbValue(fdb))
+        fdb.linkIndex === this.devices.vxlan && this.fdb.announced(fdb.mac, gone ? undefined : fdbValue(fdb))
       );
     }
     const neighbour = readNeighbour(message);
-    if (neighbour?.linkIndex !== this.linkIndex || familyOf(neighbour.address) !== this.family) return false;
+    if (neighbour === undefined || neighbour.linkIndex !== this.devices.vxlan) return false;
+    if (familyOf(neighbour.address) !== this.family) return false;
     const known =
       this.neighbours.observed.has(neighbour.address) || this.#wanted.neighbours.has(neighbour.address);
     if (!neighbour.permanent && !known) return false;
@@ -180,31 +195,31 @@ export class PeerEntries {
     if (nexthop === undefined) return false;
     const gone = message.type === RTM_DELNEXTHOP;
     if (!this.#isOurs(nexthop)) {
-      if (gone) this.#foreignIds.delete(nexthop.id);
-      else if (nexthop.protocol !== ROUTE_PROTOCOL) this.#foreignIds.add(nexthop.id);
+      if (gone) this.#ids.foreignWent(nexthop.id);
+      else if (nexthop.protocol !== ROUTE_PROTOCOL) this.#ids.foreignCame(nexthop.id);
       return false;
     }
-    const key = String(nexthop.id);
-    const differs = this.nexthops.announced(key, gone ? undefined : this.#nexthopValue(nexthop));
+    const value = gone ? undefined : nexthopValue(nexthop, ROUTE_PROTOCOL);
+    let differs = this.nexthops.announced(String(nexthop.id), value);
     if (!gone) return differs;
     // The kernel took its routes along without a word.
-    const subnet = this.#subnetOfId.get(nexthop.id);
-    const routeDiffers =
-      subnet !== undefined &&
-      this.routes.observed.get(subnet) === `nhid ${nexthop.id}` &&
-      this.routes.announced(subnet, undefined);
-    return differs || routeDiffers;
+    for (const subnet of this.#subnetsOfId.get(nexthop.id) ?? []) {
+      if (this.routes.observed.get(subnet) !== targetText({ nexthopId: nexthop.id })) continue;
+      differs = this.routes.announced(subnet, undefined) || differs;
+    }
+    if (this.nexthops.kind.wanted(String(nexthop.id)) === undefined) this.#subnetsOfId.delete(nexthop.id);
+    return differs;
   }
 
   #routeAnnounced(message: NetlinkMessage): boolean {
     const route = readRoute(message);
     if (route?.destination.family !== this.family || route.table !== RT_TABLE_MAIN) return false;
-    const key = routeKey(route);
+    const key = routeKey(route, this.#metric);
     if (route.protocol === ROUTE_PROTOCOL) {
       const gone = message.type === RTM_DELROUTE;
       // With two of ours to one subnet, the news of one going says nothing of the other.
-      if (gone && this.routes.observed.get(key) !== this.#routeValue(route)) return false;
-      return this.routes.announced(key, gone ? undefined : this.#routeValue(route));
+      if (gone && this.routes.observed.get(key) !== targetText(route)) return false;
+      return this.routes.announced(key, gone ? undefined : targetText(route));
     }
     // Somebody's `ip route replace` may have taken ours away: nothing else says so.
     const replaced = message.type === RTM_NEWROUTE && (message.flags & NLM_F_REPLACE) !== 0;
@@ -212,42 +227,46 @@ export class PeerEntries {
   }
 
   #neighbourKind(): EntryKind {
-    const { linkIndex } = this;
+    const { vxlan } = this.devices;
+    if (vxlan === undefined) return nothingWanted('neighbour');
     return {
       name: 'neighbour',
       wanted: (gateway) => this.#wanted.neighbours.get(gateway as Address),
       wantedKeys: () => this.#wanted.neighbours.keys(),
-      set: (gateway, mac) => setNeighbour(linkIndex, gateway as Address, mac as Mac),
-      remove: (gateway) => deleteNeighbour(linkIndex, gateway as Address),
+      set: (gateway, mac) => setNeighbour(vxlan, gateway as Address, mac as Mac),
+      remove: (gateway) => deleteNeighbour(vxlan, gateway as Address),
     };
   }
 
   #fdbKind(): EntryKind {
-    const { linkIndex } = this;
+    const { vxlan } = this.devices;
+    if (vxlan === undefined) return nothingWanted('fdb');
     return {
       name: 'fdb',
       wanted: (mac) => this.#wanted.fdb.get(mac as Mac),
       wantedKeys: () => this.#wanted.fdb.keys(),
-      set: (mac, remote) => setFdbEntry(linkIndex, mac as Mac, remote as Address),
-      remove: (mac) => deleteFdbEntry(linkIndex, mac as Mac),
+      set: (mac, remote) => setFdbEntry(vxlan, mac as Mac, remote as Address),
+      remove: (mac) => deleteFdbEntry(vxlan, mac as Mac),
     };
   }
 
   #nexthopKind(): EntryKind {
-    const wanted = (id: string): Address | undefined => {
-      const gateway = this.#gatewayOfId.get(Number(id));
-      return gateway !== undefined && this.#wanted.neighbours.has(gateway) ? gateway : undefined;
+    const wanted = (id: string): string | undefined => {
+      const gateway = this.#ids.gatewayOf(Number(id));
+      return gateway === undefined ? undefined : this.#via(gateway);
     };
-    const { linkIndex } = this;
     const ids = function* (this: PeerEntries): Iterable<string> {
       if (!this.#withNexthops) return;
-      for (const gateway of this.#wanted.neighbours.keys()) yield String(this.#idFor(gateway));
+      for (const gateway of this.#wanted.gateways.keys()) yield String(this.#ids.for(gateway));
     };
     return {
       name: 'nexthop',
       wanted,
       wantedKeys: () => ids.call(this),
-      set: (id, gateway) => setNexthop(Number(id), gateway as Address, linkIndex),
+      set(id, value) {
+        const { gateway, linkIndex = 0 } = parseTarget(value);
+        return setNexthop(Number(id), gateway as Address, linkIndex);
+      },
       remove: (id) => deleteNexthop(Number(id)),
     };
   }
@@ -257,52 +276,36 @@ export class PeerEntries {
       const path = this.#wanted.routes.get(subnet);
       return path === undefined ? undefined : this.#wantedRoute(path);
     };
-    const metric = ROUTE_METRIC[this.family];
-    const stray = (key: string) => {
-      const [subnet = '', other] = key.split(' metric ');
-      return { destination: parseSubnet(subnet), metric: other === undefined ? metric : Number(other) };
-    };
+    const at = (key: string) => parseRouteKey(key, this.#metric);
+    const to = (value: string) => ({ ...parseTarget(value), onlink: value.startsWith('via') });
     return {
       name: 'route',
       wanted,
       wantedKeys: () => this.#wanted.routes.keys(),
-      set: (subnet, value) =>
-        prependRoute({ destination: parseSubnet(subnet), metric, ...this.#routeTarget(value) }),
-      remove: (key) => deleteRoute(stray(key)),
-      removeReplaced: (key, value) => deleteRoute({ ...stray(key), ...this.#routeTarget(value) }),
+      set: (key, value) => prependRoute({ ...at(key), ...to(value) }),
+      remove: (key) => deleteRoute(at(key)),
+      removeReplaced: (key, value) => deleteRoute({ ...at(key), ...to(value) }),
     };
   }
 
-  #wantedRoute(path: PeerPath): string {
-    if (!this.#withNexthops) return `via ${path.gateway}`;
-    const id = this.#idFor(path.gateway);
-    this.#subnetOfId.set(id, formatSubnet(path.subnet));
-    return `nhid ${id}`;
+  /** A wanted gateway with the device that it is reached over; undefined where it or the device is not wanted. */
+  #via(gateway: Address): string | undefined {
+    const travel = this.#wanted.gateways.get(gateway);
+    const linkIndex = travel === 'direct' ? this.devices.underlay : this.devices.vxlan;
+    return travel === undefined || linkIndex === undefined ? undefined : targetText({ gateway, linkIndex });
   }
 
-  #routeValue(route: Route): string {
-    if (route.nexthopId !== undefined) return `nhid ${route.nexthopId}`;
-    const onOurs = route.linkIndex === this.linkIndex ? '' : ` dev ${route.linkIndex}`;
-    return `via ${route.gateway}${onOurs}`;
-  }
-
-  /** The reverse of #routeValue. */
-  #routeTarget(value: string): Pick<NewRoute, 'nexthopId' | 'gateway' | 'linkIndex' | 'onlink'> {
-    const [kind, what = '', , device] = value.split(' ');
-    if (kind === 'nhid') return { nexthopId: Number(what) };
-    const linkIndex = device === undefined ? this.linkIndex : Number(device);
-    return what === 'undefined' ? { linkIndex } : { gateway: what as Address, linkIndex, onlink: true };
-  }
-
-  #nexthopValue(nexthop: Nexthop): string {
-    const ours = nexthop.linkIndex === this.linkIndex && nexthop.protocol === ROUTE_PROTOCOL;
-    return ours
-      ? `${nexthop.gateway}`
-      : `${nexthop.gateway} dev ${nexthop.linkIndex} proto ${nexthop.protocol}`;
+  #wantedRoute(path: PeerPath): string | undefined {
+    const via = this.#via(path.gateway);
+    if (!this.#withNexthops || via === undefined) return via;
+    const nexthopId = this.#ids.for(path.gateway);
+    const subnets = this.#subnetsOfId.get(nexthopId) ?? new Set();
+    this.#subnetsOfId.set(nexthopId, subnets.add(formatSubnet(path.subnet)));
+    return targetText({ nexthopId });
   }
 
   #isOurs(nexthop: Nexthop): boolean {
-    if (this.#gatewayOfId.has(nexthop.id)) return true;
+    if (this.#ids.gatewayOf(nexthop.id) !== undefined) return true;
     // One of ours without a gateway, or of an address length that tells the family, is this family's to clear.
     const family = nexthop.gateway === undefined ? 'ipv4' : familyOf(nexthop.gateway);
     return nexthop.protocol === ROUTE_PROTOCOL && family === this.family;
@@ -310,37 +313,23 @@ export class PeerEntries {
 
   /** Takes the ids of an earlier run over, so that a restart changes nothing. */
   #adopt(nexthops: readonly Nexthop[]): void {
-    this.#foreignIds.clear();
+    const foreign: number[] = [];
     for (const { id, gateway, linkIndex, protocol } of nexthops) {
-      if (protocol !== ROUTE_PROTOCOL) this.#foreignIds.add(id);
-      else if (gateway !== undefined && linkIndex === this.linkIndex && familyOf(gateway) === this.family) {
-        if (!this.#idOfGateway.has(gateway)) this.#assign(gateway, id);
-      } else this.#foreignIds.add(id);
+      const ours = protocol === ROUTE_PROTOCOL && gateway !== undefined && familyOf(gateway) === this.family;
+      const fits =
+        ours &&
+        this.#wanted.gateways.has(gateway) &&
+        targetText({ gateway, linkIndex }) === this.#via(gateway);
+      if (!fits) foreign.push(id);
+      else if (this.#ids.of(gateway) === undefined) this.#ids.assign(gateway, id);
     }
-  }
-
-  #idFor(gateway: Address): number {
-    const known = this.#idOfGateway.get(gateway);
-    if (known !== undefined) return known;
-    while (this.#gatewayOfId.has(this.#nextId) || this.#foreignIds.has(this.#nextId)) this.#nextId++;
-    this.#assign(gateway, this.#nextId);
-    return this.#nextId;
-  }
-
-  #assign(gateway: Address, id: number): void {
-    this.#idOfGateway.set(gateway, id);
-    this.#gatewayOfId.set(id, gateway);
+    this.#ids.replaceForeign(foreign);
   }
 }
 
-const neighbourValue = ({ mac, permanent }: { mac: Mac | undefined; permanent: boolean }): string =>
-  permanent ? `${mac}` : `${mac} not permanent`;
-
-const fdbValue = ({ remote, permanent }: { remote: Address; permanent: boolean }): string =>
-  permanent ? remote : `${remote} not permanent`;
-
-/** A route of ours with another metric is none that this version writes: its key is never wanted. */
-const routeKey = (route: Route): string =>
-  route.metric === ROUTE_METRIC[route.destination.family]
-    ? formatSubnet(route.destination)
-    : `${formatSubnet(route.destination)} metric ${route.metric ?? 0}`;
+const nothingWanted = (name: string): EntryKind => {
+  const refuse = (): never => {
+    throw new Error(`without a vxlan device there is no ${name} entry`);
+  };
+  return { name, wanted: () => undefined, wantedKeys: () => [], set: refuse, remove: refuse };
+};

@@ -12,8 +12,9 @@
  * made again, when announcements were lost, when the operator's or the lease's facts change, and every
  * `resyncIntervalMs` for what the kernel announces nowhere.
  */
-import type { Family } from '../../store/address.ts';
+import { FAMILIES, type Family } from '../../store/address.ts';
 import type { Lease } from '../../store/lease.ts';
+import { routesDirectly } from '../desired/on-link.ts';
 import { podNetworkFacts, type WantedOverlay } from '../desired/overlay.ts';
 import {
   type EntryObserver,
@@ -27,6 +28,7 @@ import { readLinkAddress } from '../kernel/address.ts';
 import { findLink, readLink } from '../kernel/link.ts';
 import type { NetlinkMessage } from '../kernel/netlink-message.ts';
 import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import { listNexthops, type Nexthop } from '../kernel/route.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
 import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
@@ -34,6 +36,7 @@ import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { applyEntries } from './apply-entries.ts';
 import { type DeviceIndexes, linkNeedsRepair, portNeedsRepair, settleDevices } from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
+import { isRunning, LinkWatch } from './link-watch.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
 
@@ -81,6 +84,7 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #peers: PeerTable;
   readonly #repairs: RepairLog;
+  readonly #linkWatch = new LinkWatch();
   readonly #entries: Partial<Record<Family, PeerEntries>> = {};
   #marks: Marks = noMarks();
   #wanted: WantedOverlay | undefined;
@@ -150,6 +154,10 @@ export class Reconciler {
       this.#marks.devices = true;
       differs = true;
     }
+    if (this.#concernsDirectRoutes(message, this.#wanted)) {
+      this.#marks.entries = true;
+      differs = true;
+    }
     if (differs || this.#doubtful.size > 0) this.#schedule();
   }
 
@@ -200,7 +208,8 @@ export class Reconciler {
 
   /** What a peer lacks in the kernel: `route 10.244.5.0/24`. */
   missing(peer: Peer): string[] {
-    return peer.paths.flatMap((path) => this.#entries[path.family]?.missing(path) ?? ['vxlan device']);
+    const kinds = peer.paths.flatMap((path) => this.#entries[path.family]?.missing(path) ?? ['vxlan device']);
+    return [...kinds, ...peer.unreachable];
   }
 
   get state(): ReconcileState {
@@ -224,11 +233,16 @@ export class Reconciler {
 
   #entryObserver(): EntryObserver {
     return {
-      neighbour: (family, gateway) => this.#entries[family]?.neighbourTouched(gateway),
+      neighbour: (family, address) => this.#entries[family]?.neighbours.markDirty(address),
       fdb: (family, mac) => this.#entries[family]?.fdb.markDirty(mac),
+      gateway: (family, gateway) => this.#entries[family]?.gatewayTouched(gateway),
       route: (family, subnet) => this.#entries[family]?.routes.markDirty(subnet),
       remote: (_family, remote) => this.#options.firewall.peerTouched(remote),
     };
+  }
+
+  #concernsDirectRoutes(message: NetlinkMessage, { network, underlay }: WantedOverlay): boolean {
+    return routesDirectly(network.backend) && this.#linkWatch.announced(message, underlay.link);
   }
 
   #concernsDevices(message: NetlinkMessage, wanted: WantedOverlay): boolean {
@@ -382,31 +396,41 @@ export class Reconciler {
         else this.#options.log.debug('made', { kind, what });
       });
     }
-    for (const family of ['ipv4', 'ipv6'] as const) {
-      const index = this.#indexes.vxlan[family];
-      const known = this.#entries[family];
-      if (index === undefined) {
-        delete this.#entries[family];
-        continue;
-      }
-      if (known?.linkIndex === index && !marks.entries) continue;
-      const entries =
-        known?.linkIndex === index
-          ? known
-          : new PeerEntries(family, index, this.#peers.wanted(family), this.#options.withNexthops);
-      entries.observe(netlink);
-      this.#entries[family] = entries;
-    }
-    for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries);
+    this.#observeEntries(wanted, this.#indexes, marks.entries);
+    for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries, wanted);
   }
 
-  async #applyEntries(entries: PeerEntries): Promise<void> {
-    const { repaired, failures } = await applyEntries(this.#options.netlink, entries);
+  /** Both families, also one that this node does not carry: an earlier run may have. */
+  #observeEntries(wanted: WantedOverlay, indexes: DeviceIndexes, again: boolean): void {
+    const { netlink, withNexthops } = this.#options;
+    const underlay = wanted.underlay.link.index;
+    let nexthops: readonly Nexthop[] | undefined;
+    for (const family of FAMILIES) {
+      const vxlan = indexes.vxlan[family];
+      let entries = this.#entries[family];
+      const stays = entries?.devices.vxlan === vxlan && entries?.devices.underlay === underlay;
+      if (entries !== undefined && stays && !again) continue;
+      if (entries === undefined || !stays) {
+        entries = new PeerEntries(family, { vxlan, underlay }, this.#peers.wanted(family), withNexthops);
+      }
+      nexthops ??= withNexthops ? (listNexthops(netlink) ?? []) : [];
+      entries.observe(netlink, nexthops);
+      this.#entries[family] = entries;
+    }
+  }
+
+  async #applyEntries(entries: PeerEntries, { underlay: { link } }: WantedOverlay): Promise<void> {
+    const { netlink, log } = this.#options;
+    const { repaired, failures } = await applyEntries(netlink, entries);
     this.#repairs.note(repaired);
     const [first] = failures;
     if (first === undefined) return;
-    if (failures.every(({ code }) => code === 'ENODEV')) {
-      // The device went away under us, which is announced after its entries.
+    if (failures.every(({ code }) => code === 'ENODEV' || code === 'ENETDOWN')) {
+      // A device went away under us, which is announced after its entries. The underlay's may stay away.
+      if (!isRunning(netlink, link)) {
+        log.warn('direct routes wait for the underlay', { device: link.name, count: failures.length });
+        return;
+      }
       this.#marks.devices = true;
       this.#schedule();
       return;

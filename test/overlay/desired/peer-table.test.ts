@@ -52,7 +52,7 @@ function lease({
   };
 }
 
-const ignore: EntryObserver = { neighbour() {}, fdb() {}, route() {}, remote() {} };
+const ignore: EntryObserver = { neighbour() {}, fdb() {}, gateway() {}, route() {}, remote() {} };
 
 function tableOf(...leases: readonly Lease[]): PeerTable {
   const table = new PeerTable(ignore);
@@ -139,6 +139,7 @@ describe('PeerTable', () => {
     const table = new PeerTable({
       neighbour: (_family, key) => touched.push(`neighbour ${key}`),
       fdb: (_family, key) => touched.push(`fdb ${key}`),
+      gateway: (_family, key) => touched.push(`gateway ${key}`),
       route: (_family, key) => touched.push(`route ${key}`),
       remote: (_family, key) => touched.push(`remote ${key}`),
     });

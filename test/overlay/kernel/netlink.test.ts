@@ -27,8 +27,8 @@ import { NetlinkError, NetlinkSocket } from '../../../overlay/kernel/netlink-soc
 import {
   deleteNexthop,
   deleteRoute,
-  listDefaultRoutes,
   listNexthops,
+  listOthersRoutes,
   listRoutes,
   lookUpRoute,
   prependRoute,
@@ -37,7 +37,14 @@ import {
 } from '../../../overlay/kernel/route.ts';
 import { ROUTE_PROTOCOL } from '../../../overlay/kernel/rtnetlink.ts';
 import { executeSlowly } from '../../../overlay/kernel/slow-netlink.ts';
-import { type Address, addressAt, parseAddress, parseMac, parseSubnet } from '../../../store/address.ts';
+import {
+  type Address,
+  addressAt,
+  formatSubnet,
+  parseAddress,
+  parseMac,
+  parseSubnet,
+} from '../../../store/address.ts';
 
 const VXLAN = {
   name: 'vtep.7',
@@ -141,16 +148,24 @@ describe('rtnetlink client', () => {
     ip('route', 'del', '10.7.6.0/24');
   });
 
-  it('lists default routes and nothing else of the table', () => {
+  it('lists the routes of others, and which of them name no gateway', () => {
     const gateway = parseAddress('10.7.9.9');
     netlink.execute(
       [
         setRoute({ destination: parseSubnet('10.7.8.0/24'), linkIndex: index }),
-        setRoute({ gateway, linkIndex: index, onlink: true }),
+        setRoute({ destination: parseSubnet('10.7.7.0/24'), linkIndex: index, protocol: 4 }),
+        setRoute({ gateway, linkIndex: index, onlink: true, protocol: 4 }),
       ],
       String,
     );
-    expect(listDefaultRoutes(netlink, 'ipv4').map((route) => route.gateway)).to.deep.equal([gateway]);
+    const found = listOthersRoutes(netlink, 'ipv4').filter(
+      ({ linkIndex, unicast }) => linkIndex === index && unicast,
+    );
+    expect(found.map(({ destination, connected }) => [formatSubnet(destination), connected])).to.deep.equal([
+      ['0.0.0.0/0', false],
+      ['10.7.7.0/24', true],
+    ]);
+    ip('route', 'flush', 'proto', '4');
     ip('route', 'flush', 'proto', String(ROUTE_PROTOCOL));
   });
 
