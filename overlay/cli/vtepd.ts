@@ -106,10 +106,9 @@ function processIo(): CommandIo {
   };
   if (process.env.VTEPD_ETCD_PASSWORD) hide(process.env.VTEPD_ETCD_PASSWORD);
   const err = (text: string) => process.stderr.write(redactor(secrets)(text));
-  // A reader that went away (`vtepd leases | head`) is no failure.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? EXIT_OK : EXIT_FAILED);
-  });
+  const interrupted = new AbortController();
+  // A reader that went away (`vtepd leases | head`) is no failure, but what runs long ends and cleans up.
+  process.stdout.on('error', () => interrupted.abort(new InterruptedError('nobody reads what it prints')));
   // A log that nobody takes any more must not take the node's network down.
   process.stderr.on('error', () => {});
   process.on('uncaughtException', (error) => {
@@ -121,14 +120,13 @@ function processIo(): CommandIo {
     err,
     environment: process.env,
     isTerminal: process.stdout.isTTY === true,
-    signal: signalOfProcess(),
+    signal: signalOfProcess(interrupted),
     hide,
   };
 }
 
 /** Aborts on the first SIGINT or SIGTERM; the second one does not wait for anything. */
-function signalOfProcess(): AbortSignal {
-  const controller = new AbortController();
+function signalOfProcess(controller: AbortController): AbortSignal {
   const numbers = { SIGINT: 2, SIGTERM: 15 } as const;
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {

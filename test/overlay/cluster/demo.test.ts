@@ -1,7 +1,7 @@
 /** `vtepd demo` as a person runs it: a process, its output, its exit code, and nothing left afterwards. */
 import { expect } from 'chai';
 import type { DemoReport } from '../../../overlay/cli/demo-report.ts';
-import { type CommandResult, run, start } from '../../../overlay/lab/command.ts';
+import { type Child, type CommandResult, run, start } from '../../../overlay/lab/command.ts';
 import { VTEPD } from '../../../overlay/lab/lab-daemon.ts';
 import { namespaces } from '../../../overlay/lab/namespace.ts';
 import { until } from '../../../overlay/lab/wait.ts';
@@ -58,7 +58,16 @@ describe('vtepd demo', function () {
     expect(await namespaces(name)).to.deep.equal([]);
   });
 
-  it('Ctrl-C in the middle: everything is removed', async () => {
+  for (const [title, end] of [
+    ['Ctrl-C in the middle', (child: Child) => process.kill(child.pid, 'SIGINT')],
+    ['a reader that goes (`vtepd demo | head`)', (child: Child) => child.process.stdout?.destroy()],
+  ] as const) {
+    it(`${title}: everything is removed`, async () => {
+      await endedEarly(end);
+    });
+  }
+
+  async function endedEarly(end: (child: Child) => unknown): Promise<void> {
     const child = await start(process.execPath, DEMO, { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     child.process.stdout?.on('data', (chunk) => {
@@ -68,10 +77,10 @@ describe('vtepd demo', function () {
     await until(() => /✓ node 2/.test(output), { what: 'two nodes', deadlineMs: 60_000 });
     const name = /vt[0-9a-f]{6}/.exec(output)?.[0] ?? '';
     expect(await namespaces(name)).to.have.length.greaterThan(3);
-    process.kill(child.pid, 'SIGINT');
+    end(child);
     expect(await child.exited).to.include({ status: 1 });
     expect(await namespaces(name)).to.deep.equal([]);
-  });
+  }
 
   it('refuses what it does not understand with status 2', async () => {
     for (const args of [
