@@ -109,6 +109,12 @@ export class AttachmentRegistry implements PodSource {
     return this.#ports;
   }
 
+  addresses(): readonly Address[] {
+    return [...this.#entries.values()].flatMap(({ attachment }) =>
+      attachment.addresses.map(({ address }) => address),
+    );
+  }
+
   rows(): AttachmentRow[] {
     return [...this.#entries.values()].map(({ attachment }) => ({
       containerID: attachment.containerID,

@@ -85,10 +85,12 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
       memory,
       cache,
       reconciler,
-      readUnderlay: () => readUnderlayFacts(netlink, settings.underlay, isOwnDevice),
+      pods: registry,
+      readUnderlay: (wishes) => readUnderlayFacts(netlink, wishes, isOwnDevice),
       clock: monotonic,
       sleep: delay,
       random: Math.random,
+      signal,
     });
     owned(
       new KernelMonitor({
@@ -116,7 +118,10 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
     const podNetwork: PodNetwork = {
       readiness,
       facts: () => reconciler.podFacts(),
-      settlePods: () => reconciler.settlePods(),
+      settlePods() {
+        node.podsChanged();
+        return reconciler.settlePods();
+      },
     };
     owned(
       await createCniServer({
@@ -163,7 +168,7 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
       );
       owned(http, (part) => part.close());
     }
-    await node.run(signal);
+    await node.run();
   } finally {
     for (const close of opened.toReversed()) {
       try {

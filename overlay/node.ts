@@ -9,37 +9,27 @@
  *
  * With the store away at the start, the cached view and the remembered lease stand in for it.
  */
-import {
-  type Address,
-  FAMILIES,
-  type Family,
-  formatSubnet,
-  type Mac,
-  type Subnet,
-} from '../store/address.ts';
+import { type Address, FAMILIES, type Family, type Mac } from '../store/address.ts';
 import type { Clock, Sleep } from '../store/backoff.ts';
 import { followLeases, type StoreHealth, type ViewDelta } from '../store/follow.ts';
-import {
-  type Lease,
-  type LeaseAttributes,
-  type NetworkConfig,
-  networkFamilies,
-  sameAttributes,
-} from '../store/lease.ts';
+import { type Lease, type LeaseAttributes, type NetworkConfig, sameAttributes } from '../store/lease.ts';
 import type { HeldLease, LeaseStore } from '../store/lease-store.ts';
 import type { LeaseView } from '../store/lease-view.ts';
 import { fitsNetwork, type Random } from '../store/subnet-choice.ts';
 import { deviceName, type Settings } from './config/settings.ts';
-import { carriedFamilies, wantOverlay } from './desired/overlay.ts';
-import type { PeerContext } from './desired/peer-table.ts';
-import type { Readiness } from './desired/pods.ts';
-import { chooseUnderlay, NoUnderlayError, type Underlay, type UnderlayFacts } from './desired/underlay.ts';
+import { formerNetworks, networksInUse } from './desired/former-networks.ts';
+import { carriedFamilies, type FormerState, type OverlayIdentity, wantOverlay } from './desired/overlay.ts';
+import type { PodSource, Readiness } from './desired/pods.ts';
+import type { Underlay, UnderlayFacts, UnderlayWishes } from './desired/underlay.ts';
+import { type FormerLease, FormerLeases } from './leases/former-leases.ts';
 import { LeaseKeeper } from './leases/lease-keeper.ts';
 import type { NodeMemory } from './leases/node-memory.ts';
 import type { SnapshotCache } from './leases/snapshot-cache.ts';
+import { NetworkWatch } from './network-watch.ts';
 import type { Log } from './ops/log.ts';
-import type { Metrics } from './ops/metrics.ts';
+import type { LeaseOperation, Metrics } from './ops/metrics.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
+import { UnderlayWatch } from './underlay-watch.ts';
 
 export interface NodeOptions {
   readonly settings: Settings;
@@ -49,54 +39,78 @@ export interface NodeOptions {
   readonly memory: NodeMemory;
   readonly cache: SnapshotCache;
   readonly reconciler: Reconciler;
-  readonly readUnderlay: () => UnderlayFacts;
+  readonly pods: Pick<PodSource, 'addresses'>;
+  readonly readUnderlay: (wishes: UnderlayWishes) => UnderlayFacts;
   readonly clock: Clock;
   readonly sleep: Sleep;
   readonly random: Random;
+  /** Ends it. */
+  readonly signal: AbortSignal;
 }
 
-/** Underlay changes come in bursts (an address goes, another comes): looked at once they rest. */
-const UNDERLAY_SETTLE_MS = 10;
 const RELEASE_TIMEOUT_MS = 5000;
+/** How often it is looked whether somebody's leases still lie in a former network. */
+const FORMER_CHECK_MS = 2000;
 const BACKENDS: readonly string[] = ['vxlan', 'host-gw'];
 
 export class OverlayNode {
   readonly #options: NodeOptions;
   readonly #keeper: LeaseKeeper;
+  readonly #former: FormerLeases;
+  readonly #networkWatch: NetworkWatch;
+  readonly #underlayWatch: UnderlayWatch;
+  #releaseOnExit: boolean;
   #view: LeaseView | undefined;
   #health: StoreHealth | undefined;
   /** At least once since the start. */
   #storeFailed = false;
   #lastContactAt: number | undefined;
-  #network: NetworkConfig | undefined;
-  #underlay: Underlay | undefined;
-  #underlayProblem: string | undefined;
-  #networkProblem: string | undefined;
   #lease: Lease | undefined;
-  #underlayTimer: NodeJS.Timeout | undefined;
   #keeping: Promise<void> | undefined;
-  #signal: AbortSignal | undefined;
+  #formerTimer: NodeJS.Timeout | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
-    const { settings, store, random, sleep, log, metrics } = options;
-    this.#keeper = new LeaseKeeper({
+    const { settings, store, random, sleep, log, metrics, signal, memory } = options;
+    this.#releaseOnExit = settings.lease.releaseOnExit;
+    const keeperOptions = {
       store,
       ttlMs: settings.lease.ttlMs,
       renewMarginMs: settings.lease.renewMarginMs,
       random,
       sleep,
       log,
-      onHeld: (held) => this.#held(held),
-      onFailure: (operation) => metrics.leaseFailure(operation),
+      onFailure: (operation: LeaseOperation) => metrics.leaseFailure(operation),
+    };
+    this.#keeper = new LeaseKeeper({ ...keeperOptions, onHeld: (held) => this.#held(held) });
+    this.#former = new FormerLeases({
+      ...keeperOptions,
+      signal,
+      isReplaced: ({ key }) => this.#keeper.held !== undefined && this.#keeper.held.lease.key !== key,
+      podAddresses: () => options.pods.addresses(),
+      attributesFor: (families, written) => this.#formerAttributes(families, written),
+      onChange: () => {
+        memory.rememberFormerLeases(this.#former.stored);
+        this.#program();
+      },
+    });
+    this.#networkWatch = new NetworkWatch({
+      store: settings.store,
+      unsupported,
+      log,
+      onChange: (now, before) => this.#networkChanged(now, before),
+    });
+    this.#underlayWatch = new UnderlayWatch({
+      wishes: settings.underlay,
+      read: options.readUnderlay,
+      log,
+      onChange: (now, before) => this.#underlayChanged(now, before),
     });
   }
 
   /** Runs until the signal aborts; then gives the lease back if that was asked for. */
-  async run(signal: AbortSignal): Promise<void> {
-    const { settings, store, cache, clock, sleep, random, log, metrics } = this.#options;
-    this.#signal = signal;
-    this.#lookAtUnderlay();
+  async run(): Promise<void> {
+    const { store, cache, clock, sleep, random, log, metrics, signal } = this.#options;
     const following = followLeases(store, {
       signal,
       clock,
@@ -112,14 +126,18 @@ export class OverlayNode {
     try {
       await following.done;
       await this.#keeping;
+      await this.#former.ended();
     } finally {
-      clearTimeout(this.#underlayTimer);
+      this.#underlayWatch.close();
+      clearTimeout(this.#formerTimer);
       cache.flush();
     }
-    if (!settings.lease.releaseOnExit || this.#keeper.held === undefined) return;
+    if (!this.#releaseOnExit || this.#keeper.held === undefined) return;
     try {
       const { key } = this.#keeper.held.lease;
-      await this.#keeper.release(AbortSignal.timeout(RELEASE_TIMEOUT_MS));
+      const timeout = AbortSignal.timeout(RELEASE_TIMEOUT_MS);
+      await this.#former.releaseAll(timeout);
+      await this.#keeper.release(timeout);
       this.#options.memory.rememberLease(undefined);
       log.info('gave the lease back', { subnet: key });
     } catch (error) {
@@ -130,22 +148,39 @@ export class OverlayNode {
 
   /** Links, addresses or routes of the node changed. */
   underlayAnnounced(): void {
-    this.#underlayTimer ??= setTimeout(() => {
-      this.#underlayTimer = undefined;
-      this.#lookAtUnderlay();
-    }, UNDERLAY_SETTLE_MS);
+    this.#underlayWatch.announced();
+  }
+
+  /** Pods came or went. */
+  podsChanged(): void {
+    this.#former.podsChanged();
+  }
+
+  /** What of the settings can change while the node lives. */
+  reconfigure({ lease, underlay }: Pick<Settings, 'lease' | 'underlay'>): void {
+    this.#releaseOnExit = lease.releaseOnExit;
+    this.#keeper.setTimes(lease);
+    this.#former.setTimes(lease);
+    this.#underlayWatch.setWishes(underlay);
   }
 
   /** Whether pods work, as far as lease and store are concerned. */
   get readiness(): Readiness {
+    const { network, problem } = this.#networkWatch;
+    const underlay = this.#underlayWatch;
     const reason =
-      this.#networkProblem ??
-      (this.#network === undefined ? 'the store has not answered yet' : undefined) ??
-      (this.#underlay === undefined ? this.#underlayProblem : undefined) ??
-      (this.#lease === undefined || this.#keeper.taken !== undefined
-        ? ((this.#keeper.failure ?? this.#keeper.taken)?.message ?? 'the lease is being claimed')
-        : undefined);
+      (network === undefined ? (problem ?? 'the store has not answered yet') : undefined) ??
+      (underlay.underlay === undefined ? underlay.problem : undefined) ??
+      (this.#hasLease(network)
+        ? undefined
+        : ((this.#keeper.failure ?? this.#keeper.taken)?.message ?? 'the lease is being claimed'));
     return reason === undefined ? { ready: true } : { ready: false, reason };
+  }
+
+  /** A lease that may give addresses out: ours, and in the network as it is now. */
+  #hasLease(network: NetworkConfig | undefined): boolean {
+    if (this.#lease === undefined || this.#keeper.taken !== undefined) return false;
+    return network !== undefined && fitsNetwork(network, this.#lease.subnets);
   }
 
   get view(): LeaseView | undefined {
@@ -167,11 +202,21 @@ export class OverlayNode {
   }
 
   get network(): NetworkConfig | undefined {
-    return this.#network;
+    return this.#networkWatch.network;
+  }
+
+  /** What is wrong with the stored network configuration, whether or not another is in use. */
+  get networkProblem(): string | undefined {
+    return this.#networkWatch.problem;
+  }
+
+  /** Leases that a change of the network left behind, each with pods. */
+  get formerLeases(): readonly FormerLease[] {
+    return this.#former.all;
   }
 
   get underlay(): Underlay | undefined {
-    return this.#underlay;
+    return this.#underlayWatch.underlay;
   }
 
   get lease(): Lease | undefined {
@@ -193,7 +238,7 @@ export class OverlayNode {
       cache.changed(view);
     }
     if (view.revision !== undefined) metrics.storeRevision(view.revision);
-    this.#networkDelivered(view);
+    this.#networkWatch.delivered(view);
     const own = this.#lease?.key;
     const programmed = reconciler.wanted !== undefined;
     for (const change of delta.changes) {
@@ -204,6 +249,7 @@ export class OverlayNode {
             ? change.key
             : change.malformed.key;
       if (key === own) this.#ownLeaseDelivered(change.type === 'put' ? change.lease : undefined);
+      else if (this.#former.has(key)) this.#former.checkNow();
       else if (programmed && change.type === 'put') reconciler.leaseChanged(change.lease, arrivedAt);
       else if (programmed) reconciler.leaseGone(key, arrivedAt);
     }
@@ -218,108 +264,71 @@ export class OverlayNode {
     if (lease === undefined || !sameAttributes(lease.attributes, written)) this.#keeper.checkNow();
   }
 
-  #networkDelivered(view: LeaseView): void {
-    const { log, store } = this.#options;
-    const record = view.network;
-    if (record === undefined) {
-      if (this.#network !== undefined || view.source !== 'store') return;
-      this.#reportNetworkProblem(
-        `the ${store.kind} store has no network configuration: ${this.#howToConfigure()}`,
-        (problem) => log.warn(`${problem}; waiting for it`),
-      );
-      return;
-    }
-    const problem = 'fault' in record ? record.fault.message : unsupported(record.config);
-    if (problem !== undefined || 'fault' in record) {
-      const consequence = this.#network === undefined ? 'waiting for a usable one' : 'the one in use stays';
-      const report = (text: string): void =>
-        log.error(`the network configuration cannot be used; ${consequence}`, { reason: text });
-      if (this.#network === undefined) this.#reportNetworkProblem(problem ?? '', report);
-      else report(problem ?? '');
-      return;
-    }
-    this.#networkProblem = undefined;
-    if (this.#network === undefined) {
-      this.#network = record.config;
-      log.info('network configuration', { network: describeNetwork(record.config) });
-      this.#lookAtUnderlay();
-      this.#startKeeping();
-    } else if (JSON.stringify(this.#network) !== JSON.stringify(record.config)) {
-      log.warn('the network configuration changed in the store: restart this daemon to follow it', {
-        network: describeNetwork(record.config),
-      });
-    }
-  }
-
-  #reportNetworkProblem(problem: string, report: (problem: string) => void): void {
-    if (this.#networkProblem !== problem) report(problem);
-    this.#networkProblem = problem;
-  }
-
-  #howToConfigure(): string {
-    const { store } = this.#options.settings;
-    const example = `'{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'`;
-    return store.kind === 'etcd'
-      ? `etcdctl put ${store.prefix}/config ${example}`
-      : `start with --net-config-path naming a file that holds ${example}`;
-  }
-
-  #lookAtUnderlay(): void {
-    const network = this.#network;
-    if (network === undefined) return;
-    const { settings, readUnderlay, log } = this.#options;
-    const overlayNetworks = networkFamilies(network).flatMap(
-      (family) => network.networks[family]?.network ?? [],
-    );
-    let found: Underlay;
-    try {
-      found = chooseUnderlay(settings.underlay, readUnderlay(), networkFamilies(network), overlayNetworks);
-    } catch (error) {
-      if (!(error instanceof NoUnderlayError)) throw error;
-      if (this.#underlayProblem !== error.message) {
-        log.warn(this.#underlay === undefined ? 'waiting for the underlay' : 'the underlay is away', {
-          reason: error.message,
-        });
-      }
-      // With one in use, its return is waited for: nothing better is known.
-      this.#underlayProblem = error.message;
-      return;
-    }
-    this.#underlayProblem = undefined;
-    if (JSON.stringify(found) === JSON.stringify(this.#underlay)) return;
-    const moved = this.#underlay !== undefined && movedFrom(this.#underlay, found);
-    this.#underlay = found;
-    // First of all: the lease follows over these connections.
-    if (moved) this.#options.store.reconnect();
-    log.info('underlay', {
-      device: found.link.name,
-      address: Object.values(found.publicAddress).join(' '),
-      mtuBytes: found.link.mtuBytes,
-      reason: found.why,
-    });
-    if (this.#keeping !== undefined) this.#keeper.setAttributes(this.#attributes(network, found));
+  /**
+   * Our lease may have no place in the network any more: then it becomes a former one, and the keeper claims
+   * another. Its pods keep their network; new ones wait for the new lease.
+   */
+  #networkChanged(now: NetworkConfig, before: NetworkConfig | undefined): void {
+    const { memory } = this.#options;
+    const earlier = memory.networks.filter((config) => !isSameNetwork(config, now));
+    memory.rememberNetworks([...earlier, now]);
+    const lease = before === undefined ? memory.lease : this.#lease;
+    const former = before === undefined ? [...memory.formerLeases] : [];
+    if (lease !== undefined && !fitsNetwork(now, lease.subnets)) former.push(lease);
+    for (const each of former) this.#former.add(each, now.backend);
+    this.#keeper.setNetwork(now);
+    this.#settleUnderlayNeeds();
+    this.#settleAttributes();
     this.#startKeeping();
     this.#program();
   }
 
+  #underlayChanged(now: Underlay, before: Underlay | undefined): void {
+    // First of all: the lease follows over these connections.
+    if (before !== undefined && movedFrom(before, now)) this.#options.store.reconnect();
+    this.#settleAttributes();
+    this.#startKeeping();
+    this.#program();
+  }
+
+  /** A family of old pods alone needs its underlay too. */
+  #settleUnderlayNeeds(): void {
+    const { network } = this.#networkWatch;
+    if (network === undefined) return;
+    const former = this.#former.leases;
+    const families = FAMILIES.filter(
+      (family) =>
+        network.networks[family] !== undefined || former.some(({ subnets }) => subnets[family] !== undefined),
+    );
+    const overlayNetworks = [network, ...this.#options.memory.networks].flatMap(({ networks }) =>
+      FAMILIES.flatMap((family) => networks[family]?.network ?? []),
+    );
+    this.#underlayWatch.setNeeds({ families, overlayNetworks });
+  }
+
+  #settleAttributes(): void {
+    const [{ network }, { underlay }] = [this.#networkWatch, this.#underlayWatch];
+    if (network === undefined || underlay === undefined) return;
+    if (this.#keeping !== undefined) {
+      this.#keeper.setAttributes(this.#attributes(network, underlay, carriedFamilies(network, underlay)));
+    }
+    this.#former.refreshAttributes();
+  }
+
   /** Begins to claim and keep the lease, as soon as it is known what to claim. */
   #startKeeping(): void {
-    const { memory, log } = this.#options;
-    if (this.#keeping !== undefined || this.#signal === undefined) return;
-    if (this.#network === undefined || this.#underlay === undefined) return;
-    this.#keeping = this.#keeper.run(
-      this.#network,
-      this.#attributes(this.#network, this.#underlay),
-      memory.lease,
-      this.#signal,
-    );
+    const { memory, log, signal } = this.#options;
+    const [{ network }, { underlay }] = [this.#networkWatch, this.#underlayWatch];
+    if (this.#keeping !== undefined || network === undefined || underlay === undefined) return;
+    const attributes = this.#attributes(network, underlay, carriedFamilies(network, underlay));
+    this.#keeping = this.#keeper.run(network, attributes, memory.lease, signal);
     this.#keeping.catch((error: unknown) => log.error('the lease is not kept any more', { error }));
   }
 
   /** The store was away at the start and has failed to answer: the remembered lease and the cached ones stand in. */
   #serveFromCache(): void {
     const { memory, log } = this.#options;
-    const [network, remembered] = [this.#network, memory.lease];
+    const [{ network }, remembered] = [this.#networkWatch, memory.lease];
     if (this.#lease !== undefined || this.#view?.source !== 'cache') return;
     if (network === undefined || remembered === undefined) return;
     if (!fitsNetwork(network, remembered.subnets)) return;
@@ -328,12 +337,12 @@ export class OverlayNode {
     this.#program();
   }
 
-  #attributes(network: NetworkConfig, underlay: Underlay): LeaseAttributes {
+  #attributes(network: NetworkConfig, underlay: Underlay, families: readonly Family[]): LeaseAttributes {
     const { vtepMac } = this.#options.memory.identity;
     const { type, vni } = network.backend;
     const publicAddress: { [F in Family]?: Address } = {};
     const vtep: { [F in Family]?: { vni: number; mac: Mac } } = {};
-    for (const family of carriedFamilies(network, underlay)) {
+    for (const family of families) {
       const address = underlay.publicAddress[family];
       if (address !== undefined) publicAddress[family] = address;
       if (type === 'vxlan') vtep[family] = { vni, mac: vtepMac[family] };
@@ -341,35 +350,58 @@ export class OverlayNode {
     return { publicAddress, backend: type, vtep };
   }
 
+  /** A former lease says what our own says, in its own families. */
+  #formerAttributes(families: readonly Family[], written: LeaseAttributes): LeaseAttributes {
+    const [{ network }, { underlay }] = [this.#networkWatch, this.#underlayWatch];
+    if (network === undefined || underlay === undefined) return written;
+    const carried = families.filter((family) => underlay.localAddress[family] !== undefined);
+    return carried.length === 0 ? written : this.#attributes(network, underlay, carried);
+  }
+
   #held(held: HeldLease): void {
     const { memory, log } = this.#options;
+    const { network } = this.#networkWatch;
     const before = this.#lease?.key;
     this.#lease = held.lease;
     memory.rememberLease(held.lease);
+    // Changed again while this one was being claimed: the keeper is on its way to the next.
+    if (network !== undefined && !fitsNetwork(network, held.lease.subnets)) {
+      this.#former.add(held.lease, network.backend);
+    } else {
+      this.#former.forget(held.lease.key);
+    }
     const address = Object.values(held.lease.attributes.publicAddress).join(' ');
     if (before === undefined || before === held.lease.key)
       log.info('lease held', { subnet: held.lease.key, address });
-    else
-      log.warn('another subnet is leased now; pods of the old one keep it until they end', {
-        subnet: held.lease.key,
-        before,
-      });
+    else {
+      const consequence = this.#former.has(before)
+        ? 'pods of the old one keep it until they end'
+        : 'the old one is lost, and so are the addresses of its pods: start them anew';
+      log.warn(`another subnet is leased now; ${consequence}`, { subnet: held.lease.key, before });
+    }
+    this.#former.podsChanged();
     this.#program();
   }
 
   /** Hands the reconciler what is known now; does nothing while something is missing. */
   #program(): void {
     const { settings, memory, reconciler } = this.#options;
-    const [network, lease, underlay, view] = [this.#network, this.#lease, this.#underlay, this.#view];
+    const [{ network }, { underlay }] = [this.#networkWatch, this.#underlayWatch];
+    const [lease, view] = [this.#lease, this.#view];
     if (network === undefined || lease === undefined || underlay === undefined || view === undefined) return;
     // The cache may lack what is in the kernel and works: nothing is withdrawn by it that the store may confirm.
     if (view.source === 'cache' && !this.#storeFailed) return;
-    const wanted = wantOverlay(network, lease, underlay, {
+    const former: FormerState = {
+      leases: this.#former.leases,
+      networks: formerNetworks(memory.networks, network),
+    };
+    const identity: OverlayIdentity = {
       deviceName: (family, vni) => deviceName(settings.overlay, family, vni),
       bridgeName: settings.overlay.bridge,
       bridgeMac: memory.identity.bridgeMac,
-    });
-    const context: PeerContext = {
+    };
+    const wanted = wantOverlay(network, lease, underlay, identity, former);
+    const context = {
       network,
       families: wanted.families,
       ownKey: lease.key,
@@ -377,8 +409,42 @@ export class OverlayNode {
       ownPublicAddress: underlay.publicAddress,
       ownMac: memory.identity.vtepMac,
       reach: underlay.reach,
+      formerLeases: this.#former.stored,
+      formerNetworks: former.networks,
     };
     reconciler.setOverlay(wanted, context, view.leases.values());
+    this.#forgetNetworksLater();
+  }
+
+  /**
+   * A network that no lease lies in any more is the cluster's no more; but not before the kernel has lost what
+   * was programmed for it, since it is known by that network.
+   */
+  #forgetNetworksLater(): void {
+    if (this.#options.memory.networks.length < 2) return;
+    this.#formerTimer ??= setTimeout(() => {
+      this.#formerTimer = undefined;
+      this.#forgetNetworks();
+    }, FORMER_CHECK_MS);
+  }
+
+  #forgetNetworks(): void {
+    const { memory, reconciler, log } = this.#options;
+    const [{ network }, view] = [this.#networkWatch, this.#view];
+    if (network === undefined || view === undefined) return;
+    const earlier = memory.networks.filter((config) => !isSameNetwork(config, network));
+    const leases = [...view.leases.values(), ...this.#former.stored];
+    // Of a cached view nothing is concluded, and while the kernel is not as it should be nothing is forgotten.
+    const isCertain = view.source === 'store' && reconciler.fault === undefined;
+    const inUse = isCertain ? networksInUse(earlier, network, leases) : earlier;
+    if (inUse.length === earlier.length) {
+      this.#forgetNetworksLater();
+      return;
+    }
+    memory.rememberNetworks([...inUse, network]);
+    log.info('no lease lies in a former network any more; it is forgotten', { count: inUse.length });
+    this.#settleUnderlayNeeds();
+    this.#program();
   }
 
   #healthChanged(health: StoreHealth): void {
@@ -397,6 +463,7 @@ export class OverlayNode {
     }
     this.#lastContactAt = Date.now();
     if (before?.healthy === false && this.#lease !== undefined) this.#keeper.checkNow();
+    this.#former.checkNow();
     log.info('the store answers', { store: store.kind });
   }
 }
@@ -411,10 +478,5 @@ function unsupported({ backend: { type } }: NetworkConfig): string | undefined {
   return `Backend.Type "${type}" is not one that vtepd has: use ${BACKENDS.map((name) => `"${name}"`).join(' or ')}`;
 }
 
-function describeNetwork(network: NetworkConfig): string {
-  const networks = FAMILIES.flatMap((family): Subnet[] => {
-    const found = network.networks[family];
-    return found === undefined ? [] : [found.network];
-  });
-  return `${networks.map(formatSubnet).join(' ')} vni ${network.backend.vni} port ${network.backend.port}`;
-}
+const isSameNetwork = (a: NetworkConfig, b: NetworkConfig): boolean =>
+  JSON.stringify(a) === JSON.stringify(b);

@@ -58,6 +58,15 @@ export function statusReport(sources: ReportSources): StatusReport {
         ? null
         : { device: underlay.link.name, mtuBytes: underlay.link.mtuBytes, chosenBy: underlay.why },
     overlay: overlayStatus(reconciler),
+    network: {
+      problem: node.networkProblem ?? null,
+      former: node.formerLeases.map(({ lease: { subnets }, pods, failure }) => ({
+        subnet: textOf(subnets.ipv4),
+        subnetIPv6: textOf(subnets.ipv6),
+        pods,
+        problem: failure ?? null,
+      })),
+    },
     peers: Array.from(reconciler.peers.values(), (peer) => peerStatus(peer, reconciler.missing(peer))),
     skipped: [
       ...reconciler.skipped.values(),

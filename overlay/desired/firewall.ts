@@ -62,6 +62,8 @@ const SOURCE_NAT = 100;
 export interface FirewallFacts {
   /** The whole cluster's network; a family that this node does not carry is absent. */
   readonly clusterNetworks: PerFamily<Subnet>;
+  /** Networks that the cluster had before and in which pods still live: treated as the current one. */
+  readonly formerNetworks?: PerFamily<readonly Subnet[]> | undefined;
   /** The bridge's address in each: the source of this node's packets into the overlay where they have none in it. */
   readonly gateways: PerFamily<Address>;
   /** The VXLAN device of each; none with the host-gw backend, and then no guard of its port. */
@@ -120,7 +122,12 @@ export const peerElement = (address: Address): FirewallElement => ({
 const peerSet = (address: Address): SetName => (familyOf(address) === 'ipv4' ? 'peers4' : 'peers6');
 
 const carried = (facts: FirewallFacts): Family[] =>
-  FAMILIES.filter((family) => facts.clusterNetworks[family] !== undefined);
+  FAMILIES.filter((family) => networksOf(facts, family).length > 0);
+
+const networksOf = ({ clusterNetworks, formerNetworks }: FirewallFacts, family: Family): Subnet[] => {
+  const current = clusterNetworks[family];
+  return [...(current === undefined ? [] : [current]), ...(formerNetworks?.[family] ?? [])];
+};
 
 function underlayTable(facts: FirewallFacts): FirewallTable {
   const guarded = facts.peerFilter && deviceNames(facts).length > 0;
@@ -226,31 +233,32 @@ function vxlanGuard(facts: FirewallFacts): FirewallChain[] {
 function sourceNat(facts: FirewallFacts): FirewallChain {
   const rules = [`oifname ${quoted(facts.bridge)} return`];
   for (const family of carried(facts)) {
-    const network = facts.clusterNetworks[family];
-    if (network === undefined) continue;
+    const networks = networksOf(facts, family).map(formatSubnet);
     const [ip, multicast] = family === 'ipv4' ? ['ip', '224.0.0.0/4'] : ['ip6', 'ff00::/8'];
-    const cluster = formatSubnet(network);
-    rules.push(
-      `${ip} saddr ${cluster} ${ip} daddr ${cluster} return`,
-      `${ip} saddr ${cluster} ${ip} daddr ${multicast} return`,
-      `${ip} saddr ${cluster} masquerade fully-random`,
-    );
+    for (const from of networks) {
+      rules.push(
+        ...networks.map((to) => `${ip} saddr ${from} ${ip} daddr ${to} return`),
+        `${ip} saddr ${from} ${ip} daddr ${multicast} return`,
+        `${ip} saddr ${from} masquerade fully-random`,
+      );
+    }
     const devices = [facts.devices[family], facts.direct?.device].filter((name) => name !== undefined);
     const gateway = facts.gateways[family];
     if (gateway === undefined) continue;
-    for (const device of devices)
-      rules.push(`${ip} daddr ${cluster} oifname ${quoted(device)} snat ${ip} to ${gateway} fully-random`);
+    for (const to of networks) {
+      for (const device of devices)
+        rules.push(`${ip} daddr ${to} oifname ${quoted(device)} snat ${ip} to ${gateway} fully-random`);
+    }
   }
   return { name: 'source_nat', hook: `type nat hook postrouting priority ${SOURCE_NAT}`, rules };
 }
 
 function toCluster(facts: FirewallFacts): string[] {
-  return carried(facts).flatMap((family) => {
-    const network = facts.clusterNetworks[family];
-    return network === undefined
-      ? []
-      : [`${family === 'ipv4' ? 'ip' : 'ip6'} daddr ${formatSubnet(network)}`];
-  });
+  return FAMILIES.flatMap((family) =>
+    networksOf(facts, family).map(
+      (network) => `${family === 'ipv4' ? 'ip' : 'ip6'} daddr ${formatSubnet(network)}`,
+    ),
+  );
 }
 
 const deviceNames = (facts: FirewallFacts): string[] => [

@@ -10,6 +10,7 @@ import {
   type Address,
   addressAt,
   addressBits,
+  FAMILIES,
   type Family,
   type Mac,
   type PerFamily,
@@ -20,7 +21,7 @@ import type { PodNetworkFacts } from './pods.ts';
 import type { Underlay } from './underlay.ts';
 
 /** What encapsulation adds to a packet: outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348). */
-const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { ipv4: 50, ipv6: 70 };
+export const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { ipv4: 50, ipv6: 70 };
 
 export interface WantedVxlan {
   readonly family: Family;
@@ -33,19 +34,32 @@ export interface WantedVxlan {
   /** The subnet's network address, as a host address: the source of this node's own packets to pods. */
   readonly address: Address;
   readonly addressBits: number;
+  /** The same of leases that this node had before: its own flows that began then go on. */
+  readonly formerAddresses: readonly Address[];
 }
 
 export interface WantedBridge {
   readonly name: string;
   readonly mac: Mac;
   readonly mtuBytes: number;
-  /** The pods' gateways. */
+  /** The pods' gateways; last those of pods whose subnet this node leased before. */
   readonly addresses: readonly { readonly address: Address; readonly prefixLength: number }[];
 }
+
+/** What a change of the network left behind, for as long as somebody's pods need it. */
+export interface FormerState {
+  /** Leases of this node besides its current one: each has pods. */
+  readonly leases: readonly Lease[];
+  /** Networks besides the current one in which some node's leases may lie. */
+  readonly networks: PerFamily<readonly Subnet[]>;
+}
+
+export const NOTHING_FORMER: FormerState = { leases: [], networks: {} };
 
 export interface WantedOverlay {
   readonly network: NetworkConfig;
   readonly lease: Lease;
+  readonly former: FormerState;
   readonly underlay: Underlay;
   readonly families: readonly Family[];
   readonly vxlan: PerFamily<WantedVxlan>;
@@ -70,17 +84,26 @@ export function wantOverlay(
   lease: Lease,
   underlay: Underlay,
   identity: OverlayIdentity,
+  former: FormerState = NOTHING_FORMER,
 ): WantedOverlay {
-  const families = carriedFamilies(network, underlay).filter((family) => lease.subnets[family] !== undefined);
+  const leases = [lease, ...former.leases.filter(({ key }) => key !== lease.key)];
+  // A family that the network has no more is carried on while pods have addresses of it.
+  const families = FAMILIES.filter(
+    (family) =>
+      underlay.localAddress[family] !== undefined &&
+      leases.some(({ subnets }) => subnets[family] !== undefined),
+  );
   const vxlan: { [F in Family]?: WantedVxlan } = {};
   const addresses: WantedBridge['addresses'][number][] = [];
   const mtuBytes = overlayMtu(network, underlay, families);
   for (const family of families) {
-    const subnet = lease.subnets[family];
+    const [subnet, ...others] = leases.flatMap(({ subnets }) => subnets[family] ?? []);
     const local = underlay.localAddress[family];
     if (subnet === undefined || local === undefined) continue;
-    addresses.push({ address: gatewayOf(subnet), prefixLength: subnet.prefixLength });
-    const vtep = lease.attributes.vtep[family];
+    for (const each of [subnet, ...others]) {
+      addresses.push({ address: gatewayOf(each), prefixLength: each.prefixLength });
+    }
+    const [vtep] = leases.flatMap(({ attributes }) => attributes.vtep[family] ?? []);
     if (network.backend.type !== 'vxlan' || vtep === undefined) continue;
     const { vni, port } = network.backend;
     vxlan[family] = {
@@ -93,10 +116,19 @@ export function wantOverlay(
       mtuBytes,
       address: subnet.address,
       addressBits: addressBits(family),
+      formerAddresses: others.map(({ address }) => address),
     };
   }
   const bridge = { name: identity.bridgeName, mac: identity.bridgeMac, mtuBytes, addresses };
-  return { network, lease, underlay, families, vxlan, bridge };
+  return {
+    network,
+    lease,
+    former: { ...former, leases: leases.slice(1) },
+    underlay,
+    families,
+    vxlan,
+    bridge,
+  };
 }
 
 /** One MTU for device, bridge and pods: the smallest that any family's encapsulation leaves, if there is one. */
@@ -108,6 +140,12 @@ export function overlayMtu(network: NetworkConfig, underlay: Underlay, families:
 
 /** The first address after the network's own is the bridge's. */
 export const gatewayOf = (subnet: Subnet): Address => addressAt(subnet, 1);
+
+/** The networks in which pods' addresses lie, the current one first. */
+export function clusterNetworksOf({ network, former }: WantedOverlay, family: Family): Subnet[] {
+  const current = network.networks[family]?.network;
+  return [...(current === undefined ? [] : [current]), ...(former.networks[family] ?? [])];
+}
 
 /** What the pods' side needs to know; `bridgeIndex` comes from the kernel. */
 export function podNetworkFacts(wanted: WantedOverlay, bridgeIndex: number): PodNetworkFacts {

@@ -19,6 +19,8 @@ export interface PodPort {
 export interface PodSource {
   /** Every attachment whose pod should have a working network now. */
   ports(): readonly PodPort[];
+  /** Every address that an attachment holds, those of pods about to come or on their way out too. */
+  addresses(): readonly Address[];
 }
 
 /** What an attachment is built from. */

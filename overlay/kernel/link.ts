@@ -292,6 +292,8 @@ export function addVeth(veth: NewVeth): NetlinkRequest {
 
 export interface LinkSettings {
   readonly up?: boolean | undefined;
+  /** Another one; while the link is up, only on kernels from 6.2 on. */
+  readonly name?: string | undefined;
   readonly mtuBytes?: number | undefined;
   readonly mac?: Mac | undefined;
   /** Index of the bridge; 0 leaves it. */
@@ -300,13 +302,14 @@ export interface LinkSettings {
   readonly alias?: string | undefined;
 }
 
-/** `ip link set INDEX [up|down] [mtu N] [address MAC] [master INDEX|nomaster] [group N] [alias TEXT]` */
+/** `ip link set INDEX [up|down] [name NAME] [mtu N] [address MAC] [master INDEX|nomaster] [group N] [alias TEXT]` */
 export function setLink(index: number, settings: LinkSettings): NetlinkRequest {
   return {
     type: RTM_NEWLINK,
     flags: 0,
     write(w) {
       linkHeader(w, index, settings.up === true ? IFF_UP : 0, settings.up === undefined ? 0 : IFF_UP);
+      if (settings.name !== undefined) w.attributeText(IFLA_IFNAME, settings.name);
       if (settings.mtuBytes !== undefined) w.attributeU32(IFLA_MTU, settings.mtuBytes);
       if (settings.mac !== undefined) w.attribute(IFLA_ADDRESS, macBytes(settings.mac));
       if (settings.master !== undefined) w.attributeU32(IFLA_MASTER, settings.master);

@@ -1,11 +1,12 @@
 /**
  * Holds this node's lease: claims it, keeps it alive well before it expires, rewrites it when our attributes
- * change, and claims again when it is lost.
+ * change, and claims again when it is lost or when the network has no place for it any more.
  *
  *     CLAIM --held--> HOLD --due, woken or changed--> RENEW --ok--> HOLD
- *       ^ |                                            | |
+ *       ^ |            |                               | |
  *       | '-- failed: wait (backoff), CLAIM            | '-- failed: wait (backoff), RENEW
- *       '------------- lost: expired or taken ---------'
+ *       |              '-- outside the network --.     |
+ *       '----------------------------------------+-----'-- lost: expired or taken
  *
  * The store is told once for each step and tries once; waiting and trying again is done here, and an abort
  * ends every wait. A lease that is another's now is never renewed or deleted: the store sees to that.
@@ -15,15 +16,18 @@ import { Backoff, type Sleep } from '../../store/backoff.ts';
 import { LeaseLostError } from '../../store/errors.ts';
 import { type LeaseAttributes, type NetworkConfig, sameAttributes } from '../../store/lease.ts';
 import type { HeldLease, LeaseStore, RememberedLease } from '../../store/lease-store.ts';
-import type { Random } from '../../store/subnet-choice.ts';
+import { fitsNetwork, type Random } from '../../store/subnet-choice.ts';
 import type { Log } from '../ops/log.ts';
 import type { LeaseOperation } from '../ops/metrics.ts';
 
-export interface KeeperOptions {
-  readonly store: LeaseStore;
+export interface LeaseTimes {
   readonly ttlMs: number;
   /** The lease is renewed at the latest this long before its end. */
   readonly renewMarginMs: number;
+}
+
+export interface KeeperOptions extends LeaseTimes {
+  readonly store: LeaseStore;
   readonly random: Random;
   readonly sleep: Sleep;
   readonly log: Log;
@@ -40,7 +44,9 @@ const LONGEST_WAIT_MS = 12 * 3_600_000;
 
 export class LeaseKeeper {
   readonly #options: KeeperOptions;
-  /** Set before anything is claimed. */
+  #times: LeaseTimes;
+  /** Both are set before anything is claimed. */
+  #network: NetworkConfig | undefined;
   #attributes: LeaseAttributes | undefined;
   #held: HeldLease | undefined;
   #failure: Error | undefined;
@@ -49,6 +55,7 @@ export class LeaseKeeper {
 
   constructor(options: KeeperOptions) {
     this.#options = options;
+    this.#times = options;
   }
 
   get held(): HeldLease | undefined {
@@ -72,6 +79,18 @@ export class LeaseKeeper {
     this.checkNow();
   }
 
+  /** The network changed: a lease that it has no place for is left as it is, and another one claimed. */
+  setNetwork(network: NetworkConfig): void {
+    this.#network = network;
+    this.checkNow();
+  }
+
+  /** From the next renewal on, which is now. */
+  setTimes(times: LeaseTimes): void {
+    this.#times = times;
+    this.checkNow();
+  }
+
   /** The stored lease is not what it should be, or the store is back: look at once. */
   checkNow(): void {
     this.#wake.abort();
@@ -84,10 +103,11 @@ export class LeaseKeeper {
     remembered: RememberedLease | undefined,
     signal: AbortSignal,
   ): Promise<void> {
+    this.#network = network;
     this.#attributes = attributes;
     let last = remembered;
     while (!signal.aborted) {
-      const held = await this.#claim(network, last, signal);
+      const held = await this.#claim(last, signal);
       if (held === undefined) return;
       last = await this.#hold(held, signal);
     }
@@ -99,27 +119,34 @@ export class LeaseKeeper {
     this.#held = undefined;
   }
 
-  async #claim(
-    network: NetworkConfig,
-    remembered: RememberedLease | undefined,
-    signal: AbortSignal,
-  ): Promise<HeldLease | undefined> {
-    const { store, ttlMs } = this.#options;
+  async #claim(remembered: RememberedLease | undefined, signal: AbortSignal): Promise<HeldLease | undefined> {
+    const { store } = this.#options;
     return this.#untilDone('claim', signal, () =>
-      store.claim({ network, attributes: this.#wantedAttributes(), remembered, ttlMs }, signal),
+      store.claim(
+        {
+          network: this.#wantedNetwork(),
+          attributes: this.#wantedAttributes(),
+          remembered,
+          ttlMs: this.#times.ttlMs,
+        },
+        signal,
+      ),
     );
   }
 
-  /** Keeps a lease until it is lost or the signal aborts. @returns what to ask for in its place */
+  /**
+   * Keeps a lease until it is lost, has no place in the network, or the signal aborts.
+   * @returns what to ask for in its place
+   */
   async #hold(first: HeldLease, signal: AbortSignal): Promise<RememberedLease> {
     let held: HeldLease | undefined = first;
     this.#take(first, undefined);
     for (;;) {
       const current: HeldLease = held;
       await this.#untilDue(current, signal);
-      if (signal.aborted) return current.lease;
+      if (signal.aborted || !this.#hasPlace(current)) return current.lease;
       held = await this.#untilDone('renew', signal, () =>
-        this.#options.store.renew(current, this.#wantedAttributes(), signal),
+        this.#options.store.renew(this.#withTimes(current), this.#wantedAttributes(), signal),
       );
       if (held === undefined) {
         if (!signal.aborted) this.#held = undefined;
@@ -178,9 +205,24 @@ export class LeaseKeeper {
     return this.#attributes;
   }
 
+  #wantedNetwork(): NetworkConfig {
+    if (this.#network === undefined) throw new Error('a lease was claimed before the network was known');
+    return this.#network;
+  }
+
+  #hasPlace(held: HeldLease): boolean {
+    return fitsNetwork(this.#wantedNetwork(), held.lease.subnets);
+  }
+
+  /** A reservation has no time and gets none. */
+  #withTimes(held: HeldLease): HeldLease {
+    return held.ttlMs === 0 ? held : { ...held, ttlMs: this.#times.ttlMs };
+  }
+
   async #untilDue(held: HeldLease, signal: AbortSignal): Promise<void> {
+    if (!this.#hasPlace(held)) return;
     if (!sameAttributes(held.lease.attributes, this.#wantedAttributes())) return;
-    const { renewMarginMs } = this.#options;
+    const { renewMarginMs } = this.#times;
     const latestMs = Math.max(held.ttlMs - renewMarginMs, held.ttlMs / 2);
     await this.#waitOrWake(Math.min(held.ttlMs / RENEWALS_A_LIFE, latestMs, LONGEST_WAIT_MS), signal);
   }

@@ -1,12 +1,14 @@
 /**
  * What this node remembers over restarts and reboots, in the state directory: its MAC addresses, so that
- * peers keep their entries, and the lease it held, so that it gets the same subnet again.
+ * peers keep their entries; the lease it held, so that it gets the same subnet again; and what a change of the
+ * network left behind: leases that still have pods, and the networks that such leases lie in.
  */
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Family, isUnicastMac, localMac, type Mac, tryMac } from '../../store/address.ts';
-import type { Lease } from '../../store/lease.ts';
+import type { Lease, NetworkConfig } from '../../store/lease.ts';
 import { decodeLease, encodeLease, isMalformed } from '../../store/lease-codec.ts';
+import { encodeNetworkConfig, parseNetworkConfig } from '../../store/network-config.ts';
 import { readFileIfThere, writeFileAtomically } from '../kernel/files.ts';
 import type { Log } from '../ops/log.ts';
 
@@ -17,11 +19,18 @@ const macSchema = z.string().transform((text, context): Mac => {
   return z.NEVER;
 });
 
+const leaseSchema = z.object({ key: z.string(), value: z.string() });
+
 const fileSchema = z.object({
   vtepMAC: z.object({ ipv4: macSchema, ipv6: macSchema }),
   bridgeMAC: macSchema,
-  lease: z.object({ key: z.string(), value: z.string() }).optional(),
+  lease: leaseSchema.optional(),
+  formerLeases: z.array(leaseSchema).default([]),
+  networks: z.array(z.string()).default([]),
 });
+
+/** More changes of the network than anybody's pods live through. */
+const MOST_NETWORKS = 8;
 
 export interface NodeIdentity {
   readonly vtepMac: Readonly<Record<Family, Mac>>;
@@ -32,6 +41,8 @@ export class NodeMemory {
   readonly identity: NodeIdentity;
   readonly #path: string;
   #lease: Lease | undefined;
+  #formerLeases: readonly Lease[] = [];
+  #networks: readonly NetworkConfig[] = [];
 
   /** @param random fills an array with random bytes */
   constructor(stateDir: string, random: (bytes: Uint8Array<ArrayBuffer>) => Uint8Array, log: Log) {
@@ -39,8 +50,9 @@ export class NodeMemory {
     const known = this.#read(log);
     if (known !== undefined) {
       this.identity = { vtepMac: known.vtepMAC, bridgeMac: known.bridgeMAC };
-      const lease = known.lease === undefined ? undefined : decodeLease(known.lease.key, known.lease.value);
-      this.#lease = lease === undefined || isMalformed(lease) ? undefined : lease;
+      this.#lease = known.lease === undefined ? undefined : readable(known.lease)[0];
+      this.#formerLeases = known.formerLeases.flatMap(readable);
+      this.#networks = known.networks.flatMap(readableNetwork);
       return;
     }
     const mac = (): Mac => localMac(random(new Uint8Array(6)));
@@ -56,6 +68,26 @@ export class NodeMemory {
   /** Undefined after the lease was given back. */
   rememberLease(lease: Lease | undefined): void {
     this.#lease = lease;
+    this.#write();
+  }
+
+  /** Leases of this node that a change of the network left behind, and that are in the store still. */
+  get formerLeases(): readonly Lease[] {
+    return this.#formerLeases;
+  }
+
+  rememberFormerLeases(leases: readonly Lease[]): void {
+    this.#formerLeases = leases;
+    this.#write();
+  }
+
+  /** Configurations that somebody's leases may lie in: the one in use last. */
+  get networks(): readonly NetworkConfig[] {
+    return this.#networks;
+  }
+
+  rememberNetworks(networks: readonly NetworkConfig[]): void {
+    this.#networks = networks.slice(-MOST_NETWORKS);
     this.#write();
   }
 
@@ -79,8 +111,25 @@ export class NodeMemory {
     const file: z.input<typeof fileSchema> = {
       vtepMAC: vtepMac,
       bridgeMAC: bridgeMac,
-      ...(this.#lease && { lease: { key: this.#lease.key, value: encodeLease(this.#lease.attributes) } }),
+      ...(this.#lease && { lease: stored(this.#lease) }),
+      formerLeases: this.#formerLeases.map(stored),
+      networks: this.#networks.map(encodeNetworkConfig),
     };
     writeFileAtomically(this.#path, `${JSON.stringify(file)}\n`, 0o600);
+  }
+}
+
+const stored = (lease: Lease) => ({ key: lease.key, value: encodeLease(lease.attributes) });
+
+function readable({ key, value }: z.infer<typeof leaseSchema>): Lease[] {
+  const lease = decodeLease(key, value);
+  return isMalformed(lease) ? [] : [lease];
+}
+
+function readableNetwork(text: string): NetworkConfig[] {
+  try {
+    return [parseNetworkConfig(text)];
+  } catch {
+    return [];
   }
 }

@@ -28,6 +28,16 @@ function headline(report: StatusReport): string {
   const { store, reconcile } = report;
   if (!store.healthy) lines.push(`! store: ${printable(store.reason ?? 'not healthy')}`);
   if (store.source === 'cache') lines.push('! store: the leases are those last seen, from the cache on disk');
+  const { problem, former } = report.network;
+  if (problem !== null && report.overlay !== null) {
+    lines.push(`! network: the stored configuration is not in use: ${printable(problem)}`);
+  }
+  for (const lease of former) {
+    const fault = lease.problem === null ? '' : `, and the store does not keep it: ${lease.problem}`;
+    lines.push(
+      `! former lease ${both(lease.subnet, lease.subnetIPv6)}: ${lease.pods} in use${printable(fault)}`,
+    );
+  }
   if (reconcile.failing !== null)
     lines.push(`! kernel: the last pass failed: ${printable(reconcile.failing)}`);
   const missing = report.peers.filter((peer) => !peer.programmed).length;

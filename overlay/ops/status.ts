@@ -16,6 +16,7 @@ export interface StatusReport {
   readonly lease: LeaseStatus | null;
   readonly underlay: UnderlayStatus | null;
   readonly overlay: OverlayStatus | null;
+  readonly network: NetworkStatus;
   readonly peers: readonly PeerStatus[];
   /** Leases of others that are not used. */
   readonly skipped: readonly SkippedLease[];
@@ -66,6 +67,23 @@ export interface OverlayStatus {
   readonly bridge: string;
   /** The cluster's: `10.244.0.0/16`. */
   readonly networks: readonly string[];
+}
+
+/** The network configuration in the store, and what changes of it left behind. */
+export interface NetworkStatus {
+  /** Why the stored one is not in use; with one in use before, that one stays. */
+  readonly problem: string | null;
+  /** Leases that this node had before and whose pods still live. */
+  readonly former: readonly FormerLeaseStatus[];
+}
+
+export interface FormerLeaseStatus {
+  readonly subnet?: string | undefined;
+  readonly subnetIPv6?: string | undefined;
+  /** How many pod addresses are in it: with the last one the lease is given back. */
+  readonly pods: number;
+  /** Why the store does not keep it, while that is so. */
+  readonly problem: string | null;
 }
 
 export interface PeerStatus {

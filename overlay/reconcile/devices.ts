@@ -6,9 +6,10 @@
  * programmed anew by the caller, who sees the new index. Ours are known by name, and, when the name has
  * changed since an earlier run, by their alias.
  */
-import { type Address, type Family, subnetContains } from '../../store/address.ts';
+import { type Family, subnetContains } from '../../store/address.ts';
 import { routesDirectly } from '../desired/on-link.ts';
 import {
+  clusterNetworksOf,
   forwardingDevices,
   type WantedBridge,
   type WantedOverlay,
@@ -59,7 +60,7 @@ export async function settleDevices(
   changed: ChangeListener,
 ): Promise<DeviceIndexes> {
   const links = new Map(listLinks(netlink).map((link) => [link.name, link] as const));
-  await removeStaleDevices(netlink, wanted, links, changed);
+  await removeRivals(netlink, wanted, links, changed);
   const bridge = await settleBridge(netlink, wanted.bridge, links.get(wanted.bridge.name), changed);
   const vxlan: Partial<Record<Family, number>> = {};
   for (const family of wanted.families) {
@@ -120,8 +121,9 @@ async function settleVxlan(
   }
   const fault = link === undefined ? 'absence' : vxlanFault(wanted, link);
   if (link !== undefined && fault !== undefined) {
-    await remove(netlink, link);
-    changed('link', `${wanted.name} removed: wrong ${fault}`);
+    const isAside = (fault === 'VNI' || fault === 'port') && putAside(netlink, link);
+    if (!isAside) await remove(netlink, link);
+    changed('link', `${wanted.name} ${isAside ? 'put aside' : 'removed'}: wrong ${fault}`);
     link = undefined;
   }
   if (link === undefined) {
@@ -133,6 +135,16 @@ async function settleVxlan(
   change(netlink, link, linkDifferences(wanted, link), changed);
   links.set(wanted.name, link);
   return link.index;
+}
+
+/**
+ * Gives its name free for the device that takes its place, so that it carries packets until that one stands; it
+ * is stale from now on. False on kernels that rename no device that is up (before 6.2).
+ */
+function putAside(netlink: NetlinkSocket, link: Link): boolean {
+  const name = `${link.name.slice(0, 14)}~`;
+  const requests = [setLink(link.index, { name }), setLink(link.index, { alias: LINK_ALIAS })];
+  return netlink.execute(requests, () => `rename ${link.name}`).length === 0;
 }
 
 function create(netlink: NetlinkSocket, wanted: WantedVxlan, links: ReadonlyMap<string, Link>): void {
@@ -230,39 +242,40 @@ function settleAddresses(
   changed: ChangeListener,
 ): void {
   const present = listAddresses(netlink);
-  const place = (
-    device: string,
-    linkIndex: number,
-    family: Family,
-    address: Address,
-    prefixLength: number,
-  ): void => {
-    const network = wanted.network.networks[family]?.network;
-    let stands = false;
-    for (const found of present) {
-      if (found.linkIndex !== linkIndex || found.family !== family) continue;
-      if (found.address === address && found.prefixLength === prefixLength) stands = true;
-      // Of another address in the cluster's network only we can be the author: that of an earlier lease.
-      else if (network !== undefined && subnetContains(network, found.address)) {
-        netlink.request(deleteAddress({ ...found }), `remove ${found.address} from ${device}`);
-        changed('address', `${found.address}/${found.prefixLength} removed from ${device}`);
-      }
+  const place = (device: string, linkIndex: number, addresses: WantedBridge['addresses']): void => {
+    const found = present.filter((each) => each.linkIndex === linkIndex);
+    const isWanted = (each: PlacedAddress): boolean => addresses.some((wish) => samePlace(wish, each));
+    for (const { address, prefixLength } of addresses) {
+      if (found.some((each) => samePlace(each, { address, prefixLength }))) continue;
+      netlink.request(addAddress({ linkIndex, address, prefixLength }), `add ${address} to ${device}`);
+      changed('address', `${address}/${prefixLength} on ${device}`);
     }
-    if (stands) return;
-    netlink.request(addAddress({ linkIndex, address, prefixLength }), `add ${address} to ${device}`);
-    changed('address', `${address}/${prefixLength} on ${device}`);
+    for (const each of found) {
+      // Of another address in the cluster's network only we can be the author: that of an earlier lease.
+      const networks = clusterNetworksOf(wanted, each.family);
+      if (isWanted(each) || !networks.some((network) => subnetContains(network, each.address))) continue;
+      netlink.request(deleteAddress({ ...each }), `remove ${each.address} from ${device}`);
+      changed('address', `${each.address}/${each.prefixLength} removed from ${device}`);
+    }
   };
   for (const family of wanted.families) {
     const vxlan = wanted.vxlan[family];
     const index = indexes.vxlan[family];
     if (vxlan === undefined || index === undefined) continue;
-    place(vxlan.name, index, family, vxlan.address, vxlan.addressBits);
+    const addresses = [vxlan.address, ...vxlan.formerAddresses];
+    place(
+      vxlan.name,
+      index,
+      addresses.map((address) => ({ address, prefixLength: vxlan.addressBits })),
+    );
   }
-  for (const { address, prefixLength } of wanted.bridge.addresses) {
-    const family = address.includes(':') ? 'ipv6' : 'ipv4';
-    place(wanted.bridge.name, indexes.bridge, family, address, prefixLength);
-  }
+  place(wanted.bridge.name, indexes.bridge, wanted.bridge.addresses);
 }
+
+type PlacedAddress = WantedBridge['addresses'][number];
+
+const samePlace = (a: PlacedAddress, b: PlacedAddress): boolean =>
+  a.address === b.address && a.prefixLength === b.prefixLength;
 
 function settleSettings(wanted: WantedOverlay, changed: ChangeListener): void {
   const told = (what: string): void => changed('sysctl', what);
@@ -293,21 +306,47 @@ function settlePorts(
   }
 }
 
-/** A device of ours under a name that is not wanted any more: another VNI, --device or --bridge. */
-async function removeStaleDevices(
+/**
+ * Devices of ours under a name that is not wanted any more: another VNI, --device or --bridge. For the end of
+ * a pass, when what is wanted stands with its entries: until then the old ones carry what they can.
+ * @throws NetlinkError
+ */
+export async function removeStaleDevices(
+  netlink: NetlinkSocket,
+  wanted: WantedOverlay,
+  changed: ChangeListener,
+): Promise<void> {
+  for (const link of staleDevices(listLinks(netlink), wanted)) {
+    await remove(netlink, link);
+    changed('link', `${link.name} removed: not wanted any more`);
+  }
+}
+
+/** Of the stale ones those that cannot stand beside what is wanted: the same VNI and port, or the same address. */
+async function removeRivals(
   netlink: NetlinkSocket,
   wanted: WantedOverlay,
   links: Map<string, Link>,
   changed: ChangeListener,
 ): Promise<void> {
-  const names = new Set([wanted.bridge.name, ...wanted.families.map((family) => wanted.vxlan[family]?.name)]);
-  for (const link of links.values()) {
-    if (link.kind !== 'vxlan' && link.kind !== 'bridge') continue;
-    if (link.alias !== LINK_ALIAS || names.has(link.name)) continue;
+  const devices = wanted.families.flatMap((family) => wanted.vxlan[family] ?? []);
+  for (const link of staleDevices(links.values(), wanted)) {
+    const { vxlan } = link;
+    const isRival = devices.some(({ vni, port }) => vni === vxlan?.vni && port === vxlan.port);
+    // Two bridges with one subnet's gateway would share its route.
+    if (!isRival && link.kind === 'vxlan') continue;
     await remove(netlink, link);
     links.delete(link.name);
     changed('link', `${link.name} removed: not wanted any more`);
   }
+}
+
+function staleDevices(links: Iterable<Link>, wanted: WantedOverlay): Link[] {
+  const names = new Set([wanted.bridge.name, ...wanted.families.map((family) => wanted.vxlan[family]?.name)]);
+  return [...links].filter(
+    ({ kind, alias, name }) =>
+      (kind === 'vxlan' || kind === 'bridge') && alias === LINK_ALIAS && !names.has(name),
+  );
 }
 
 async function remove(netlink: NetlinkSocket, link: Link): Promise<void> {

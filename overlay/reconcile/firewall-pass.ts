@@ -2,7 +2,7 @@
  * The packet filter's share of a pass: everything when something may differ, else only the elements of the
  * peers and pods that changed.
  */
-import { type Address, FAMILIES, type Subnet } from '../../store/address.ts';
+import { type Address, FAMILIES, type Family, familyOf, type PerFamily } from '../../store/address.ts';
 import {
   ENCAPSULATED_MARK,
   type FirewallFacts,
@@ -12,7 +12,7 @@ import {
 } from '../desired/firewall.ts';
 import type { FirewallElement } from '../desired/firewall-table.ts';
 import { routesDirectly } from '../desired/on-link.ts';
-import { gatewayOf, type WantedOverlay } from '../desired/overlay.ts';
+import type { WantedOverlay } from '../desired/overlay.ts';
 import type { PeerTable } from '../desired/peer-table.ts';
 import { podElements } from '../desired/pod-filter.ts';
 import type { PodPort } from '../desired/pods.ts';
@@ -27,7 +27,7 @@ export interface FirewallSwitches {
 
 export class FirewallPass {
   readonly #firewall: Firewall | undefined;
-  readonly #switches: FirewallSwitches;
+  #switches: FirewallSwitches;
   readonly #touchedPeers = new Set<Address>();
   #ports: readonly PodPort[] = [];
   /** The pods' elements as they were last applied, by their text. */
@@ -39,6 +39,12 @@ export class FirewallPass {
   constructor(firewall: Firewall | undefined, switches: FirewallSwitches) {
     this.#firewall = firewall;
     this.#switches = switches;
+  }
+
+  /** Takes effect with the next pass. */
+  setSwitches(switches: FirewallSwitches): void {
+    this.#switches = switches;
+    this.#mustLook = true;
   }
 
   /** A peer with this public address came or went. */
@@ -96,29 +102,27 @@ export class FirewallPass {
   }
 
   #facts(wanted: WantedOverlay): FirewallFacts {
-    const { vni, port } = wanted.network.backend;
-    const perFamily = <T>(of: (subnet: Subnet, network: Subnet, device: string | undefined) => T) =>
-      Object.fromEntries(
-        wanted.families.flatMap((family) => {
-          const subnet = wanted.lease.subnets[family];
-          const network = wanted.network.networks[family]?.network;
-          if (subnet === undefined || network === undefined) return [];
-          return [[family, of(subnet, network, wanted.vxlan[family]?.name)] as const];
-        }),
-      );
+    const { network, former, bridge } = wanted;
+    const perFamily = <T>(of: (family: Family) => T | undefined): PerFamily<T> =>
+      Object.fromEntries(wanted.families.map((family) => [family, of(family)]));
+    const gateway = (family: Family): Address | undefined =>
+      bridge.addresses.find(({ address }) => familyOf(address) === family)?.address;
     return {
-      clusterNetworks: perFamily((_subnet, network) => network),
-      gateways: perFamily((subnet) => gatewayOf(subnet)),
-      devices: perFamily((_subnet, _network, device) => device),
-      direct: routesDirectly(wanted.network.backend)
+      clusterNetworks: perFamily((family) => network.networks[family]?.network),
+      formerNetworks: perFamily((family) => former.networks[family]),
+      gateways: perFamily(gateway),
+      devices: perFamily((family) => wanted.vxlan[family]?.name),
+      direct: routesDirectly(network.backend)
         ? {
             device: wanted.underlay.link.name,
-            ownSubnets: wanted.families.flatMap((family) => wanted.lease.subnets[family] ?? []),
+            ownSubnets: [wanted.lease, ...former.leases].flatMap(({ subnets }) =>
+              wanted.families.flatMap((family) => subnets[family] ?? []),
+            ),
           }
         : undefined,
-      bridge: wanted.bridge.name,
-      vni,
-      port,
+      bridge: bridge.name,
+      vni: network.backend.vni,
+      port: network.backend.port,
       markBit: ENCAPSULATED_MARK,
       ...this.#switches,
     };

@@ -34,7 +34,14 @@ import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { applyEntries } from './apply-entries.ts';
-import { type DeviceIndexes, linkNeedsRepair, portNeedsRepair, settleDevices } from './devices.ts';
+import {
+  type ChangeListener,
+  type DeviceIndexes,
+  linkNeedsRepair,
+  portNeedsRepair,
+  removeStaleDevices,
+  settleDevices,
+} from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
 import { PeerEntries } from './peer-entries.ts';
@@ -43,7 +50,7 @@ import { type Repair, RepairLog } from './repair-log.ts';
 export interface ReconcilerOptions {
   readonly netlink: NetlinkSocket;
   readonly firewall: FirewallPass;
-  readonly pods: PodSource;
+  readonly pods: Pick<PodSource, 'ports'>;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'pass' | 'repair' | 'leaseToKernel'>;
   readonly resyncIntervalMs: number;
@@ -77,6 +84,8 @@ interface Marks {
   entries: boolean;
   /** Compare the whole tables, not only the elements that changed. */
   firewall: boolean;
+  /** Something else is wanted: what a pass makes of it is no repair. */
+  wishes: boolean;
   trigger: PassTrigger;
 }
 
@@ -122,7 +131,7 @@ export class Reconciler {
   setOverlay(wanted: WantedOverlay, context: PeerContext, leases: Iterable<Lease>): void {
     this.#wanted = wanted;
     this.#peers.judgeAll(context, leases);
-    this.#marks = { ...this.#marks, devices: true, firewall: true };
+    this.#marks = { ...this.#marks, devices: true, firewall: true, wishes: true };
     this.#schedule();
   }
 
@@ -141,7 +150,7 @@ export class Reconciler {
 
   /** Looks at everything, trusting nothing that was seen before. */
   lookAgain(trigger: PassTrigger = 'event'): void {
-    this.#marks = { devices: true, entries: true, firewall: true, trigger };
+    this.#marks = { ...this.#marks, devices: true, entries: true, firewall: true, trigger };
     this.#schedule();
   }
 
@@ -349,6 +358,7 @@ export class Reconciler {
         devices: this.#marks.devices || marks.devices,
         entries: this.#marks.entries || marks.entries,
         firewall: this.#marks.firewall || marks.firewall,
+        wishes: this.#marks.wishes || marks.wishes,
         trigger: 'retry',
       };
     }
@@ -389,15 +399,23 @@ export class Reconciler {
     // The guard stands before the first packet can pass.
     const repaired = firewall.settle(wanted, this.#peers, marks.firewall);
     this.#repairs.note(repaired.map((what) => ({ kind: 'nft', what })));
-    if (marks.devices || this.#indexes === undefined) {
-      const started = this.#converged;
-      this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], (kind, what) => {
-        if (started) this.#repairs.note([{ kind, what }]);
-        else this.#options.log.debug('made', { kind, what });
-      });
+    const lookAtDevices = marks.devices || this.#indexes === undefined;
+    const isRepair = this.#converged && !marks.wishes;
+    const changed: ChangeListener = (kind, what) => {
+      if (isRepair) this.#repairs.note([{ kind, what }]);
+      else this.#options.log.debug('made', { kind, what });
+    };
+    try {
+      if (lookAtDevices || this.#indexes === undefined) {
+        this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], changed);
+      }
+      this.#observeEntries(wanted, this.#indexes, marks.entries);
+      for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries, wanted);
+    } finally {
+      // Last, so that what replaces them carries the packets already; and at all events, for no guard is
+      // left on them.
+      if (lookAtDevices) await removeStaleDevices(netlink, wanted, changed);
     }
-    this.#observeEntries(wanted, this.#indexes, marks.entries);
-    for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries, wanted);
   }
 
   /** Both families, also one that this node does not carry: an earlier run may have. */
@@ -444,4 +462,10 @@ export class Reconciler {
   }
 }
 
-const noMarks = (): Marks => ({ devices: false, entries: false, firewall: false, trigger: 'event' });
+const noMarks = (): Marks => ({
+  devices: false,
+  entries: false,
+  firewall: false,
+  wishes: false,
+  trigger: 'event',
+});

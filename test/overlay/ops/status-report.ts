@@ -32,6 +32,7 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
       bridge: 'vtep0',
       networks: ['10.244.0.0/16'],
     },
+    network: { problem: null, former: [] },
     peers: [],
     skipped: [],
     attachments: [],

@@ -1,0 +1,108 @@
+/**
+ * Which interface and addresses of this node are the underlay, looked at anew whenever links, addresses or
+ * routes change, when the operator wishes for another one, and when the network asks for other families.
+ *
+ * With one in use, an underlay that goes away is waited for: nothing better is known.
+ */
+import type { Family, Subnet } from '../store/address.ts';
+import {
+  chooseUnderlay,
+  NoUnderlayError,
+  type Underlay,
+  type UnderlayFacts,
+  type UnderlayWishes,
+} from './desired/underlay.ts';
+import type { Log } from './ops/log.ts';
+
+/** What the network asks of the underlay. */
+export interface UnderlayNeeds {
+  readonly families: readonly Family[];
+  /** Pods' networks: addresses in them are never the underlay's. */
+  readonly overlayNetworks: readonly Subnet[];
+}
+
+export interface UnderlayWatchOptions {
+  readonly wishes: UnderlayWishes;
+  readonly read: (wishes: UnderlayWishes) => UnderlayFacts;
+  readonly log: Log;
+  readonly onChange: (now: Underlay, before: Underlay | undefined) => void;
+}
+
+/** Changes come in bursts (an address goes, another comes): looked at once they rest. */
+const SETTLE_MS = 10;
+
+export class UnderlayWatch {
+  readonly #options: UnderlayWatchOptions;
+  #wishes: UnderlayWishes;
+  #needs: UnderlayNeeds | undefined;
+  #underlay: Underlay | undefined;
+  #problem: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: UnderlayWatchOptions) {
+    this.#options = options;
+    this.#wishes = options.wishes;
+  }
+
+  get underlay(): Underlay | undefined {
+    return this.#underlay;
+  }
+
+  /** Why there is none, or why the one in use is away. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** Before the first call nothing is looked for. */
+  setNeeds(needs: UnderlayNeeds): void {
+    this.#needs = needs;
+    this.look();
+  }
+
+  setWishes(wishes: UnderlayWishes): void {
+    this.#wishes = wishes;
+    this.look();
+  }
+
+  /** Links, addresses or routes of the node changed. */
+  announced(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.look();
+    }, SETTLE_MS);
+  }
+
+  look(): void {
+    if (this.#needs === undefined) return;
+    const { read, log, onChange } = this.#options;
+    const { families, overlayNetworks } = this.#needs;
+    let found: Underlay;
+    try {
+      found = chooseUnderlay(this.#wishes, read(this.#wishes), families, overlayNetworks);
+    } catch (error) {
+      if (!(error instanceof NoUnderlayError)) throw error;
+      if (this.#problem !== error.message) {
+        log.warn(this.#underlay === undefined ? 'waiting for the underlay' : 'the underlay is away', {
+          reason: error.message,
+        });
+      }
+      this.#problem = error.message;
+      return;
+    }
+    this.#problem = undefined;
+    const before = this.#underlay;
+    if (JSON.stringify(found) === JSON.stringify(before)) return;
+    this.#underlay = found;
+    log.info('underlay', {
+      device: found.link.name,
+      address: Object.values(found.publicAddress).join(' '),
+      mtuBytes: found.link.mtuBytes,
+      reason: found.why,
+    });
+    onChange(found, before);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+}
