@@ -1,7 +1,10 @@
 /** `vtepd demo`: a whole cluster on this machine, and the proof that it works. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { isInstalled } from '../lab/command.ts';
 import { isRun, sweep } from '../lab/lab.ts';
 import { MAX_NODES } from '../lab/underlay.ts';
+import { packageRoot } from '../ops/package.ts';
 import {
   type Arguments,
   type Flag,
@@ -103,6 +106,8 @@ function checkMachine(wish: Wish): void {
       `this machine lacks ${missing.map(([program]) => program).join(', ')}: apt-get install ${packages}`,
     );
   }
+  const shim = join(packageRoot, 'build', 'vtepd-cni');
+  if (!existsSync(shim)) throw new DemoUnavailableError(`the CNI plugin is not built (${shim}): run make`);
 }
 
 async function clean(run: string, io: CommandIo): Promise<number> {

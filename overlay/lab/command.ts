@@ -18,7 +18,7 @@ export class CommandError extends Error {
 }
 
 export interface CommandResult {
-  /** The exit status; 128 + the signal's number is a shell's habit: here `null`, with `signal` set. */
+  /** Null when a signal ended it. */
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
@@ -48,7 +48,10 @@ export function isInstalled(program: string): boolean {
   });
 }
 
-/** Runs a program to its end. @throws CommandError; the signal's reason when aborted */
+/**
+ * Runs a program to its end. Like those of `start`, it is out of reach of a terminal's Ctrl-C, which we answer
+ * by the signal. @throws CommandError; the signal's reason when aborted
+ */
 export async function run(
   program: string,
   args: readonly string[],
@@ -56,7 +59,7 @@ export async function run(
 ): Promise<CommandResult> {
   options.signal?.throwIfAborted();
   const timeoutMs = options.timeoutMs ?? 30_000;
-  const child = spawn(program, args, { env: options.env ?? process.env, stdio: 'pipe' });
+  const child = spawn(program, args, { env: options.env ?? process.env, stdio: 'pipe', detached: true });
   const stop = () => child.kill('SIGKILL');
   const timer = setTimeout(stop, timeoutMs);
   options.signal?.addEventListener('abort', stop, { once: true });

@@ -14,7 +14,7 @@ export const VTEPD = join(import.meta.dirname, '..', 'cli', 'vtepd.js');
 /** A daemon that is up within half a second, on a machine under load. */
 const READY_DEADLINE_MS = 30_000;
 
-/** A daemon ended before it was ready. The message ends with what it logged last. */
+/** A daemon ended that was waited for. The message ends with what it logged last. */
 export class DaemonEndedError extends Error {
   override readonly name = 'DaemonEndedError';
   readonly code = 'VTEPD_LAB_DAEMON_ENDED';
@@ -69,23 +69,25 @@ export class LabDaemon {
     return this.end === undefined;
   }
 
-  /** Waits for `ready` to say so. @throws DaemonEndedError, DeadlineError, the signal's reason */
-  async until(
+  /**
+   * Looks until `look` gives something, and returns that. An error ends with the end of the log.
+   * @param what it is waited for, after "waited N ms for"
+   * @throws DaemonEndedError, DeadlineError, the signal's reason
+   */
+  async until<T>(
     what: string,
-    ready: () => Promise<boolean>,
+    look: () => Promise<T | false | undefined>,
     signal?: AbortSignal,
     deadlineMs = READY_DEADLINE_MS,
-  ): Promise<void> {
+  ): Promise<T> {
+    const lookWhileRunning = async () => {
+      if (this.end === undefined) return look();
+      throw new DaemonEndedError(`the daemon ended; waited for ${what}`, this.end);
+    };
     try {
-      await until(
-        async () => {
-          if (this.end !== undefined) throw new DaemonEndedError(`the daemon ended before ${what}`, this.end);
-          return ready();
-        },
-        { what, deadlineMs, signal },
-      );
+      return await until(lookWhileRunning, { what, deadlineMs, signal });
     } catch (error) {
-      if (error instanceof Error) error.message += `\n${await this.lastLines()}`;
+      if (error instanceof Error && signal?.aborted !== true) error.message += `\n${await this.lastLines()}`;
       throw error;
     }
   }

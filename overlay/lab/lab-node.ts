@@ -34,6 +34,7 @@ export class LabNode {
   readonly pods: Pod[] = [];
   daemon: LabDaemon | undefined;
   private readonly daemonArguments: readonly string[];
+  private nextPod = 1;
 
   private constructor({ number, run, dir, daemonArguments }: NodePlan) {
     this.number = number;
@@ -114,8 +115,6 @@ export class LabNode {
     return pod;
   }
 
-  private nextPod = 1;
-
   /** Runs a command in the node's namespace. @throws CommandError */
   exec(command: readonly string[], options?: CommandOptions): Promise<CommandResult> {
     return runInside(this.namespace, command, options);
@@ -132,21 +131,14 @@ export class LabNode {
    * Waits until the daemon is ready and holds `peers` peers, every one of them programmed, and gives the
    * status that said so. @throws DaemonEndedError, DeadlineError
    */
-  async untilProgrammed(peers: number, signal?: AbortSignal): Promise<StatusReport> {
-    let found: StatusReport | undefined;
-    await this.running().until(
-      `${this.name} to have programmed ${peers} peers`,
-      async () => {
-        // Until it serves HTTP there is no status, which is no reason to give up.
-        const status = await this.status().catch(notYet);
-        found = status;
-        if (status === undefined) return false;
-        return status.ready && status.peers.filter(({ programmed }) => programmed).length === peers;
-      },
-      signal,
-    );
-    if (found === undefined) throw new Error('unreachable: the condition held without a status');
-    return found;
+  untilProgrammed(peers: number, signal?: AbortSignal): Promise<StatusReport> {
+    const look = async () => {
+      // Until it serves HTTP there is no status, which is no reason to give up.
+      const status = await this.status().catch(notYet);
+      const programmed = status?.peers.filter((peer) => peer.programmed).length;
+      return status?.ready === true && programmed === peers ? status : undefined;
+    };
+    return this.running().until(`${this.name} to have programmed ${peers} peers`, look, signal);
   }
 
   /** Runs `vtepd ARGS` of this build in the node's namespace. @throws CommandError */

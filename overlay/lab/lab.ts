@@ -12,6 +12,7 @@ import { LabNode } from './lab-node.ts';
 import { type EmbeddedLabStore, EtcdLabStore, embeddedLabStore, type LabStoreKind } from './lab-store.ts';
 import { deleteNamespace, namespaces, processesIn } from './namespace.ts';
 import { Underlay } from './underlay.ts';
+import { until } from './wait.ts';
 
 export interface LabOptions {
   readonly nodes: number;
@@ -26,6 +27,9 @@ export interface LabOptions {
 
 /** The cluster network of a lab. */
 export const LAB_NETWORK = '10.244.0.0/16';
+
+/** A killed process is gone at once, unless the kernel is busy with it. */
+const END_DEADLINE_MS = 10_000;
 
 const RUN = /^vt[0-9a-f]{6}$/;
 
@@ -51,8 +55,9 @@ export class Lab implements AsyncDisposable {
   static async create(options: LabOptions): Promise<Lab> {
     const run = `vt${randomBytes(3).toString('hex')}`;
     const dir = dirOf(run);
+    // Fails if the name is taken: only what is ours from here on may be swept.
+    await mkdir(dir, { mode: 0o700 });
     try {
-      await mkdir(dir, { mode: 0o700 });
       const underlay = await Underlay.create(`${run}-net`, options.underlayMtuBytes);
       const store = await createStore(options, dir, underlay.namespace);
       const plan = {
@@ -134,7 +139,11 @@ export async function sweep(run: string): Promise<number> {
   for (const namespace of found) {
     for (const pid of await processesIn(namespace)) end(pid);
   }
-  for (const namespace of found) await deleteNamespace(namespace);
+  for (const namespace of found) {
+    const empty = async () => (await processesIn(namespace)).every((pid) => pid === process.pid);
+    await until(empty, { what: `the processes in ${namespace} to end`, deadlineMs: END_DEADLINE_MS });
+    await deleteNamespace(namespace);
+  }
   await rm(dirOf(run), { recursive: true, force: true });
   return found.length;
 }
