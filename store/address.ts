@@ -187,13 +187,26 @@ export function parseMac(text: string): Mac {
 export const isUnicastMac = (mac: Mac): boolean =>
   mac !== '00:00:00:00:00:00' && (Number.parseInt(mac.slice(0, 2), 16) & 1) === 0;
 
-export const macBytes = (mac: Mac): Uint8Array =>
-  Uint8Array.from(mac.split(':'), (octet) => Number.parseInt(octet, 16));
+export function macBytes(mac: Mac): Uint8Array {
+  const bytes = new Uint8Array(6);
+  for (let i = 0; i < 6; i++) bytes[i] = 16 * hexDigit(mac, 3 * i) + hexDigit(mac, 3 * i + 1);
+  return bytes;
+}
+
+/** Of a lower-case digit: `0` is 48, `a` is 97. */
+function hexDigit(text: string, place: number): number {
+  const code = text.charCodeAt(place);
+  return code < 97 ? code - 48 : code - 87;
+}
+
+const OCTETS = Array.from({ length: 256 }, (_, octet) => octet.toString(16).padStart(2, '0'));
 
 /** @throws AddressError unless there are 6 bytes */
 export function macFromBytes(bytes: Uint8Array): Mac {
   if (bytes.length !== 6) throw new AddressError(`a MAC address has 6 bytes, not ${bytes.length}`);
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':') as Mac;
+  let text = OCTETS[bytes[0] ?? 0] ?? '';
+  for (let i = 1; i < 6; i++) text += `:${OCTETS[bytes[i] ?? 0]}`;
+  return text as Mac;
 }
 
 /** Six random bytes made a locally administered unicast address (IEEE 802: bits 1 and 0 of the first). */

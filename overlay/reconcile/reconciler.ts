@@ -158,7 +158,10 @@ export class Reconciler {
   announced(message: NetlinkMessage): void {
     if (this.#wanted === undefined) return;
     let differs = false;
-    for (const entries of Object.values(this.#entries)) differs = entries.announced(message) || differs;
+    // The echo of what this loop did itself says nothing new: there are four a peer.
+    const isEcho = message.portId === this.#options.netlink.portId;
+    if (!isEcho)
+      for (const entries of Object.values(this.#entries)) differs = entries.announced(message) || differs;
     if (this.#concernsDevices(message, this.#wanted)) {
       this.#marks.devices = true;
       differs = true;
