@@ -13,6 +13,7 @@ import { subnetFileText } from './ops/subnet-file.ts';
 
 export class ReadyAnnouncer {
   readonly #settings: Settings;
+  #masquerade: boolean;
   readonly #shimPath: string;
   readonly #log: Log;
   #text: string | undefined;
@@ -21,14 +22,20 @@ export class ReadyAnnouncer {
   /** @param shimPath the CNI plugin as it was built */
   constructor(settings: Settings, shimPath: string, log: Log) {
     this.#settings = settings;
+    this.#masquerade = settings.overlay.masquerade;
     this.#shimPath = shimPath;
     this.#log = log;
   }
 
+  /** Told at the next call of `ready`. */
+  setMasquerade(masquerade: boolean): void {
+    this.#masquerade = masquerade;
+  }
+
   /** Pods work, with this network. What cannot be written is logged, and tried again at the next call. */
   ready(wanted: WantedOverlay): void {
-    const { files, overlay } = this.#settings;
-    const text = subnetFileText(wanted, overlay.masquerade);
+    const { files } = this.#settings;
+    const text = subnetFileText(wanted, this.#masquerade);
     if (text === this.#text) return;
     try {
       mkdirSync(dirname(files.subnetFile), { recursive: true });

@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { AttachmentRegistry } from '../cni-shim/registry.ts';
 import { createCniServer } from '../cni-shim/server.ts';
 import { delay } from '../store/backoff.ts';
+import { SwitchableStore } from '../store/switchable-store.ts';
 import { ReadyAnnouncer } from './announce.ts';
+import { checkFiles } from './config/check-files.ts';
 import { isDeviceName, type Settings } from './config/settings.ts';
 import { POD_INTERFACE_PREFIX, type PodNetwork, type Readiness } from './desired/pods.ts';
 import { Firewall } from './kernel/firewall.ts';
@@ -20,17 +22,20 @@ import { concernsUnderlay, readUnderlayFacts } from './kernel/underlay-facts.ts'
 import { NodeMemory } from './leases/node-memory.ts';
 import { openStore, storeIdentity } from './leases/open-store.ts';
 import { SnapshotCache } from './leases/snapshot-cache.ts';
+import { liveSettings } from './live-settings.ts';
 import { OverlayNode } from './node.ts';
-import { serveHttp } from './ops/http.ts';
+import { HttpEndpoint } from './ops/http-endpoint.ts';
 import type { Log } from './ops/log.ts';
 import { createMetrics } from './ops/metrics.ts';
 import { packageRoot } from './ops/package.ts';
 import { FirewallPass } from './reconcile/firewall-pass.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
+import { ConfigReloader, type ConfigurationSource } from './reload.ts';
 import { statusReport, updateGauges } from './report.ts';
 
 /** Runs the daemon until the signal aborts. The data path and, unless told otherwise, the lease stay. */
-export async function startDaemon(settings: Settings, log: Log, signal: AbortSignal): Promise<void> {
+export async function startDaemon(source: ConfigurationSource, log: Log, signal: AbortSignal): Promise<void> {
+  const { settings } = source.loaded;
   const startedAt = new Date();
   const { stateDir, runDir, socket } = settings.files;
   const { overlay } = settings;
@@ -52,17 +57,18 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
     // Its lock keeps a second daemon off this state directory, so it comes before everything that is written.
     const registry = owned(await AttachmentRegistry.open({ stateDir, log }), (part) => part.close());
     const memory = new NodeMemory(stateDir, randomFillSync, log);
-    const store = owned(await openStore(settings.store), (part) => part.close());
+    const store = owned(new SwitchableStore(await openStore(settings.store)), (part) => part.close());
     const cache = new SnapshotCache(stateDir, storeIdentity(settings.store), log);
     const netlink = owned(NetlinkSocket.open(), (part) => part.close());
     const firewall = owned(openFirewall(settings, log), (part) => part?.close());
     const shimPath = join(packageRoot, 'build', 'vtepd-cni');
     const announcer = owned(new ReadyAnnouncer(settings, shimPath, log), (part) => part.close());
 
+    const firewallPass = new FirewallPass(firewall, overlay);
     const reconciler: Reconciler = owned(
       new Reconciler({
         netlink,
-        firewall: new FirewallPass(firewall, overlay),
+        firewall: firewallPass,
         pods: registry,
         log,
         metrics,
@@ -149,10 +155,10 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
       registry,
       firewall,
       readiness,
+      configuration: () => reloader.state,
     };
-    if (settings.http !== undefined) {
-      const http = await serveHttp(
-        settings.http,
+    const http: HttpEndpoint = owned(
+      new HttpEndpoint(
         {
           health: () => ({ healthy: true }),
           readiness,
@@ -165,9 +171,29 @@ export async function startDaemon(settings: Settings, log: Log, signal: AbortSig
         },
         log,
         signal,
-      );
-      owned(http, (part) => part.close());
-    }
+      ),
+      (part) => part.close(),
+    );
+    const reloader: ConfigReloader = owned(
+      new ConfigReloader({
+        source,
+        log,
+        checkFiles,
+        apply: liveSettings({
+          settings,
+          source,
+          store,
+          node,
+          reconciler,
+          firewallPass,
+          hasFirewall: firewall !== undefined,
+          announcer,
+          serveAt: (address) => http.serveAt(address),
+        }),
+      }),
+      (part) => part.close(),
+    );
+    await http.serveAt(settings.http);
     await node.run();
   } finally {
     for (const close of opened.toReversed()) {

@@ -156,6 +156,12 @@ export class OverlayNode {
     this.#former.podsChanged();
   }
 
+  /** Another store answers from now on: our leases are confirmed by it. */
+  storeOpened(): void {
+    this.#keeper.checkNow();
+    this.#former.checkNow();
+  }
+
   /** What of the settings can change while the node lives. */
   reconfigure({ lease, underlay }: Pick<Settings, 'lease' | 'underlay'>): void {
     this.#releaseOnExit = lease.releaseOnExit;

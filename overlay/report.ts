@@ -11,6 +11,7 @@ import type { Metrics } from './ops/metrics.ts';
 import { packageVersion } from './ops/package.ts';
 import type {
   AddressStatus,
+  ConfigurationStatus,
   FirewallStatus,
   LeaseStatus,
   OverlayStatus,
@@ -18,6 +19,7 @@ import type {
   StatusReport,
 } from './ops/status.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
+import type { ReloadState } from './reload.ts';
 
 export interface ReportSources {
   readonly nodeName: string;
@@ -29,6 +31,7 @@ export interface ReportSources {
   /** Absent where nftables cannot be used and nothing needs it. */
   readonly firewall: Firewall | undefined;
   readonly readiness: () => Readiness;
+  readonly configuration: () => ReloadState;
 }
 
 export function statusReport(sources: ReportSources): StatusReport {
@@ -96,8 +99,21 @@ export function statusReport(sources: ReportSources): StatusReport {
       lastPassAt: time(lastPassAt),
       failing: failing ?? null,
     },
+    configuration: configurationStatus(sources.configuration()),
   };
 }
+
+const configurationStatus = ({
+  file,
+  appliedAt,
+  problem,
+  needRestart,
+}: ReloadState): ConfigurationStatus => ({
+  file: file ?? null,
+  appliedAt: new Date(appliedAt).toISOString(),
+  problem: problem ?? null,
+  needRestart,
+});
 
 /** Brings the gauges up to date that nobody counts as things happen. */
 export function updateGauges(

@@ -8,6 +8,11 @@ import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
 import { optionFlags, optionSections } from './option-flags.ts';
 
+function onHangup(listener: () => void, signal: AbortSignal): void {
+  process.on('SIGHUP', listener);
+  signal.addEventListener('abort', () => process.off('SIGHUP', listener), { once: true });
+}
+
 export const command: Command = {
   name: 'run',
   summary: 'Run the daemon: lease a subnet, build the overlay, serve CNI',
@@ -16,13 +21,16 @@ export const command: Command = {
     about: [
       'Runs in the foreground and logs to standard error. The first SIGTERM or SIGINT ends it and leaves the data path and the lease in place, so that pods keep their network while it is away (--release-on-exit gives the lease back; `vtepd cleanup` removes everything). A second one ends it at once.',
       'Each option can stand in the environment as well, and in the YAML file that --config names: see `vtepd config example`.',
+      'On SIGHUP, and when that file changes, the configuration is read again and checked as `vtepd config check` does: one with a mistake is refused whole, and the one in use stays. Log, masquerading, filters, intervals, endpoints and credentials of the store (and their certificates, on SIGHUP), lease times, the choice of the underlay and the HTTP address take effect at once; the log and `vtepd status` name what needs a restart.',
     ],
     sections: optionSections(OPTION_NAMES),
   }),
   async run(argv, io) {
     const given = parseArguments(argv, optionFlags(OPTION_NAMES));
     refusePositionals(given);
-    const { settings, warnings } = await loadSettings({ flags: given.flags, environment: io.environment });
+    const sources = { flags: given.flags, environment: io.environment };
+    const loaded = await loadSettings(sources);
+    const { settings, warnings } = loaded;
     const secrets = secretsOf(settings);
     for (const secret of secrets) io.hide(secret);
     const [{ openLog }, { startDaemon }] = await Promise.all([
@@ -37,7 +45,16 @@ export const command: Command = {
         store: settings.store.kind,
       });
       for (const warning of warnings) log.warn(warning);
-      await startDaemon(settings, log, io.signal);
+      const load = async () => {
+        const again = await loadSettings(sources);
+        for (const secret of secretsOf(again.settings)) {
+          io.hide(secret);
+          log.hide(secret);
+        }
+        return again;
+      };
+      const file = loaded.configFile;
+      await startDaemon({ loaded, file, load, setLog: log.configure, onHangup }, log, io.signal);
       return EXIT_OK;
     } catch (error) {
       // Ended while it was starting: as asked.

@@ -24,6 +24,9 @@ export function exampleText(): string {
     comment(
       'Copy what you need to a file and name it with --config (or VTEPD_CONFIG). Every line is commented out: a value shown is the default, or an example where the default is described. A flag (--name) wins over its environment variable, that over this file, that over the default. `vtepd config check --config FILE` says whether a file can be used, and `vtepd config print` where each value comes from.',
     ),
+    comment(
+      'While the daemon runs, a changed file is taken up by itself, and on SIGHUP: options marked "live" take effect at once, others with the next start, and the log names them. A file with a mistake is refused as a whole.',
+    ),
   ];
   for (const group of Object.keys(GROUPS) as Group[]) {
     const names = optionsOfGroup(group).filter((name) => name !== 'config');
@@ -41,7 +44,8 @@ function exampleOf(name: OptionName): string {
   if (details !== undefined) lines.push(comment(details));
   const otherwise = defaultText === undefined ? `Default: ${defaultNote ?? 'none'}. ` : '';
   const choices = isSwitch(option) ? 'true|false' : option.kind.placeholder;
-  lines.push(comment(`${otherwise}${choices}${list ? ', or a list' : ''}; ${environmentName(name)}`));
+  const live = option.live === true ? '; live' : '';
+  lines.push(comment(`${otherwise}${choices}${list ? ', or a list' : ''}; ${environmentName(name)}${live}`));
   return [...lines, `#${name}: ${list ? `[${yamlText(value)}]` : yamlText(value)}`].join('\n');
 }
 

@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isLoopback } from '../../store/address.ts';
 import { POD_INTERFACE_PREFIX } from '../desired/pods.ts';
+import { type Fingerprints, fingerprintsOf } from './fingerprint.ts';
 import { loadOptions, type Origin, type Sources } from './load-options.ts';
 import type { Endpoint } from './network-kinds.ts';
 import { OPTION_NAMES, type OptionName, type OptionValues } from './options.ts';
@@ -26,6 +27,10 @@ export interface LoadedSettings {
   /** Where each option's value came from. */
   readonly origins: ReadonlyMap<OptionName, Origin>;
   readonly warnings: readonly string[];
+  /** The file that was read; an absolute path. */
+  readonly configFile: string | undefined;
+  /** What tells each option's value from another, secrets too, without saying it. */
+  readonly fingerprints: Fingerprints;
 }
 
 /** Reads and checks everything that `vtepd run` takes. @throws SettingsError */
@@ -44,7 +49,7 @@ export async function loadSettings(sources: Sources): Promise<LoadedSettings> {
     log: { level: values['log-level'], format: values['log-format'] },
   };
   check.done();
-  return { settings, origins, warnings };
+  return { settings, origins, warnings, configFile: values.config, fingerprints: fingerprintsOf(values) };
 }
 
 /** The options that say where leases are. */

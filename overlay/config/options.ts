@@ -40,6 +40,8 @@ interface Description {
   readonly help: string;
   /** What else an operator should know: the example shows it. */
   readonly details?: string;
+  /** Changed in the file while the daemon runs, it takes effect at once. Others need a restart. */
+  readonly live?: boolean;
   /** A value to show where there is no plain default. */
   readonly example?: string;
 }
@@ -115,6 +117,7 @@ const store = {
   ),
   'etcd-endpoints': listOf<Endpoint>(endpoint, {
     group: 'store',
+    live: true,
     separator: ',',
     defaultText: 'http://127.0.0.1:2379',
     help: 'Where etcd listens, several by commas.',
@@ -129,26 +132,31 @@ const store = {
   ),
   'etcd-cafile': optional(path, "the system's authorities", {
     group: 'store',
+    live: true,
     example: '/etc/vtepd/etcd-ca.pem',
     help: "The certificate authority that etcd's certificate must come from (PEM).",
   }),
   'etcd-certfile': optional(path, 'none', {
     group: 'store',
+    live: true,
     example: '/etc/vtepd/etcd-client.pem',
     help: 'The client certificate to show etcd (PEM); with --etcd-keyfile.',
   }),
   'etcd-keyfile': optional(path, 'none', {
     group: 'store',
+    live: true,
     example: '/etc/vtepd/etcd-client-key.pem',
     help: 'The key of the client certificate (PEM).',
   }),
   'etcd-username': optional(word, 'none', {
     group: 'store',
+    live: true,
     example: 'vtepd',
     help: 'The etcd user; with a password.',
   }),
   'etcd-password': optional(secret, 'none', {
     group: 'store',
+    live: true,
     example: 'correct horse battery staple',
     help: "The etcd user's password. Everyone on the machine can read a flag: prefer the environment or a file of mode 0600.",
   }),
@@ -166,6 +174,7 @@ const store = {
 const lease = {
   'subnet-lease-ttl': withDefault(duration({ minMs: 5000, maxMs: 365 * 86_400_000 }), '24h', {
     group: 'lease',
+    live: true,
     help: 'How long the lease stays when this node no longer renews it.',
     details: 'A reservation (an etcd key without a lease of its own) never expires.',
   }),
@@ -174,12 +183,14 @@ const lease = {
     '60',
     {
       group: 'lease',
+      live: true,
       help: 'How long before its end the lease is renewed at the latest: minutes, or a time with its unit.',
       details: "Half of the lease's time, where the lease is shorter than twice the default.",
     },
   ),
   'release-on-exit': withDefault(switchKind, 'false', {
     group: 'lease',
+    live: true,
     help: 'Give the lease back when the daemon ends. Otherwise the subnet and the data path stay, so that a restart loses nothing.',
   }),
 };
@@ -187,6 +198,7 @@ const lease = {
 const underlay = {
   iface: listOf<string>(interfaceOrAddress, {
     group: 'underlay',
+    live: true,
     separator: ',',
     defaultNote: "the default route's interface",
     example: 'eth0',
@@ -194,22 +206,26 @@ const underlay = {
   }),
   'iface-regex': listOf<RegExp>(regex, {
     group: 'underlay',
+    live: true,
     defaultNote: 'none',
     example: '^en',
     help: 'Choose the underlay interface by a pattern of its name or address; after --iface. May be repeated.',
   }),
   'iface-can-reach': optional<Address>(addressKind(), 'none', {
     group: 'underlay',
+    live: true,
     example: '192.0.2.1',
     help: 'Choose the interface that leads to this address. Not together with the two above.',
   }),
   'public-ip': optional<Address>(addressKind('ipv4'), "the underlay interface's address", {
     group: 'underlay',
+    live: true,
     example: '192.0.2.10',
     help: 'The IPv4 address at which other nodes reach this one.',
   }),
   'public-ipv6': optional<Address>(addressKind('ipv6'), "the underlay interface's address", {
     group: 'underlay',
+    live: true,
     example: '2001:db8::10',
     help: 'The IPv6 address at which other nodes reach this one.',
   }),
@@ -235,20 +251,24 @@ const overlay = {
   }),
   'ip-masq': withDefault(switchKind, 'true', {
     group: 'overlay',
+    live: true,
     help: "What pods send to places outside the overlay carries the node's address.",
     details:
       "flannel's default is false. Here it is true: the underlay of an overlay network knows no pod address, so without it pods reach nothing outside.",
   }),
   'peer-filter': withDefault(switchKind, 'true', {
     group: 'overlay',
+    live: true,
     help: 'Accept encapsulated packets from the public addresses of known peers only, and let nothing but the data path send any.',
   }),
   'pod-filter': withDefault(switchKind, 'true', {
     group: 'overlay',
+    live: true,
     help: 'Drop what a pod sends from another address or MAC than its own.',
   }),
   'resync-interval': withDefault(duration({ minMs: 1000, maxMs: 3_600_000 }), '30s', {
     group: 'overlay',
+    live: true,
     help: 'How often the kernel is compared with the leases although nothing announced a change.',
   }),
 };
@@ -285,14 +305,17 @@ const cni = {
 const operations = {
   http: withDefault(listenAddress, '127.0.0.1:9472', {
     group: 'operations',
+    live: true,
     help: 'Where /healthz, /readyz, /metrics and /api/v1/status are served, or off.',
   }),
   'log-level': withDefault(choice(LOG_LEVELS), 'info', {
     group: 'operations',
+    live: true,
     help: 'The least that is logged.',
   }),
   'log-format': withDefault(choice(LOG_FORMATS), 'text', {
     group: 'operations',
+    live: true,
     help: 'Lines for people, or JSON objects; to standard error.',
   }),
 };

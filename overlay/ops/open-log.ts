@@ -19,6 +19,10 @@ import { printable, type Redactor, redactor } from './redact.ts';
 
 /** A log together with the stream that it writes to; whoever opened it closes it. */
 export interface OpenLog extends Log {
+  /** From the next line on. */
+  configure(options: Pick<LogOptions, 'level' | 'format'>): void;
+  /** This value is replaced from the next line on, with those that are already. */
+  hide(secret: string): void;
   /** Resolves when every line is written. Nothing may be logged afterwards. */
   close(): Promise<void>;
 }
@@ -36,28 +40,33 @@ export interface LogOptions {
 
 export function openLog(options: LogOptions): OpenLog {
   const now = options.now ?? (() => new Date());
-  const render = options.format === 'json' ? jsonLine : textLine;
-  const context: RenderContext = {
-    redact: redactor(options.secrets ?? []),
-    stacks: options.level === 'debug',
-  };
+  const secrets = new Set(options.secrets);
+  let { level, format } = options;
+  let redact = redactor([...secrets]);
   const logger = winston.createLogger({
     levels: { error: 0, warn: 1, info: 2, debug: 3 },
-    level: options.level,
+    level: 'debug',
     format: winston.format.printf((line) => String(line.message)),
     transports: [new winston.transports.Stream({ stream: options.stream ?? process.stderr, eol: '\n' })],
   });
-  const minimum = LOG_LEVELS.indexOf(options.level);
   const log = logOver((entry) => {
-    if (LOG_LEVELS.indexOf(entry.level) < minimum) return;
-    logger.log(entry.level, render(entry, now(), context));
+    if (LOG_LEVELS.indexOf(entry.level) < LOG_LEVELS.indexOf(level)) return;
+    const render = format === 'json' ? jsonLine : textLine;
+    logger.log(entry.level, render(entry, now(), { redact, stacks: level === 'debug' }));
   });
+  const configure: OpenLog['configure'] = (changed) => {
+    ({ level, format } = changed);
+  };
+  const hide = (secret: string): void => {
+    secrets.add(secret);
+    redact = redactor([...secrets]);
+  };
   const close = () =>
     new Promise<void>((resolve) => {
       logger.once('finish', () => resolve());
       logger.end();
     });
-  return { ...log, close };
+  return { ...log, configure, hide, close };
 }
 
 interface RenderContext {

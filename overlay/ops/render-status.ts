@@ -32,6 +32,13 @@ function headline(report: StatusReport): string {
   if (problem !== null && report.overlay !== null) {
     lines.push(`! network: the stored configuration is not in use: ${printable(problem)}`);
   }
+  const { configuration } = report;
+  if (configuration.problem !== null) {
+    lines.push(`! configuration: what is in the file is not in use: ${printable(configuration.problem)}`);
+  }
+  if (configuration.needRestart.length > 0) {
+    lines.push(`! configuration: these changed and need a restart: ${configuration.needRestart.join(', ')}`);
+  }
   for (const lease of former) {
     const fault = lease.problem === null ? '' : `, and the store does not keep it: ${lease.problem}`;
     lines.push(

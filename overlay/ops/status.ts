@@ -25,6 +25,7 @@ export interface StatusReport {
   /** Null where nftables cannot be used and everything that needs it is switched off. */
   readonly firewall: FirewallStatus | null;
   readonly reconcile: ReconcileStatus;
+  readonly configuration: ConfigurationStatus;
 }
 
 export interface StoreStatus {
@@ -125,6 +126,18 @@ export interface FirewallStatus {
   readonly drops: Readonly<Record<string, number>>;
   /** Other programs' chains that drop what they do not accept, pods' packets among them: `ip filter FORWARD`. */
   readonly foreignDrops: readonly string[];
+}
+
+/** Options as they are taken up while the daemon runs. */
+export interface ConfigurationStatus {
+  /** Null: flags and environment alone. */
+  readonly file: string | null;
+  /** When it was last read and used. */
+  readonly appliedAt: string;
+  /** Why the latest one, or a part of it, is not in use. */
+  readonly problem: string | null;
+  /** Options that changed since the start and wait for the next one. */
+  readonly needRestart: readonly string[];
 }
 
 export interface ReconcileStatus {

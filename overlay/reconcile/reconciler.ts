@@ -110,7 +110,7 @@ export class Reconciler {
   #running: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
   #retryMs = FIRST_RETRY_MS;
-  readonly #resync: NodeJS.Timeout;
+  #resync: NodeJS.Timeout;
   #closed = false;
   #converged = false;
   #passes = 0;
@@ -121,7 +121,16 @@ export class Reconciler {
     this.#options = options;
     this.#peers = new PeerTable(this.#entryObserver());
     this.#repairs = new RepairLog(options.log, options.metrics);
-    this.#resync = setInterval(() => this.lookAgain('periodic'), options.resyncIntervalMs);
+    this.#resync = this.#resyncEvery(options.resyncIntervalMs);
+  }
+
+  setResyncInterval(intervalMs: number): void {
+    clearInterval(this.#resync);
+    if (!this.#closed) this.#resync = this.#resyncEvery(intervalMs);
+  }
+
+  #resyncEvery(intervalMs: number): NodeJS.Timeout {
+    return setInterval(() => this.lookAgain('periodic'), intervalMs);
   }
 
   /**

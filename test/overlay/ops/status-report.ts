@@ -45,6 +45,12 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
       lastPassAt: '2026-01-31T11:59:59.000Z',
       failing: null,
     },
+    configuration: {
+      file: '/etc/vtepd.yaml',
+      appliedAt: '2026-01-31T10:00:00.000Z',
+      problem: null,
+      needRestart: [],
+    },
     ...otherwise,
   };
 }
