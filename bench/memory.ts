@@ -12,19 +12,18 @@ import { type Memory, memoryMiB } from './harness/process.ts';
 import { inTurns, median, rounded, type Spread, spread } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
 
-/** V8 gives back what the start took, some time after: the resync of 5 s and its idle time do it. */
-const STEADY_S = 40;
+/** V8 gives back what the start took some time after; and one resync, every 30 s, belongs to a daemon's life. */
+const STEADY_S = 45;
 const QUICK_STEADY_S = 10;
 const PEERS = 10_000;
 
-/** What a bare Node with these loaded has, in the order in which they pile up. */
-const LIBRARIES: Readonly<Record<string, string>> = {
-  node: '0',
-  'node, koffi': "import('koffi')",
-  'node, koffi, zod, winston, prom-client':
-    "import('koffi');import('zod');import('winston');import('prom-client')",
-  'node, lmdb': "import('lmdb')",
-  'node, etcd3': "import('etcd3')",
+/** What a bare Node with these loaded has. */
+const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
+  node: [],
+  'node, koffi': ['koffi'],
+  'node, koffi, zod, winston, prom-client': ['koffi', 'zod', 'winston', 'prom-client'],
+  'node, lmdb': ['lmdb'],
+  'node, etcd3': ['etcd3'],
 };
 
 interface MemoryFigures {
@@ -57,7 +56,7 @@ const bench: Bench = {
     const steadyMs = 1000 * (numberOf(io.given, 'steady-s') ?? (io.quick ? QUICK_STEADY_S : STEADY_S));
     const found = new Map<string, Memory[]>();
     const contestants = [
-      ...Object.entries(LIBRARIES).map(([name, code]) => ({ name, measure: () => libraries(code) })),
+      ...Object.entries(LIBRARIES).map(([name, names]) => ({ name, measure: () => libraries(names) })),
       ...(['embedded', 'etcd'] as const).flatMap((store) =>
         [0, peers].map((count) => ({
           name: `daemon, ${store}, ${count} peers`,
@@ -94,15 +93,16 @@ async function daemon(
   const node = lab.node(1);
   await using writer = await StoreWriter.start(lab);
   if (peers > 0) await writer.write({ verb: 'fill', count: peers });
-  await timedStart(node, signal, ['--resync-interval', '5s']);
+  await timedStart(node, signal);
   requireEntries(node.namespace, peers);
   await delay(steadyMs, undefined, { signal });
   return memoryMiB(node.daemon?.pid ?? 0);
 }
 
 /** Node with the libraries, a second later. */
-async function libraries(code: string): Promise<Memory> {
-  const program = `${code};setTimeout(()=>process.stdout.write('x'),1000);setInterval(()=>{},1000)`;
+async function libraries(names: readonly string[]): Promise<Memory> {
+  const imports = names.map((name) => `await import(${JSON.stringify(import.meta.resolve(name))});`).join('');
+  const program = `${imports}setTimeout(()=>process.stdout.write('x'),1000);setInterval(()=>{},1000)`;
   const child: Child = await start(process.execPath, ['--input-type=module', '-e', program], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

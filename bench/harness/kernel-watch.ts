@@ -18,6 +18,7 @@ type Matches = (message: NetlinkMessage) => boolean;
 interface Waiting {
   readonly matches: Matches;
   readonly resolve: (atMs: number) => void;
+  readonly timer: NodeJS.Timeout;
 }
 
 /** Announcements were lost, so times are worth nothing. */
@@ -53,27 +54,22 @@ export class KernelWatch implements AsyncDisposable {
    * `matches` may count: it sees every announcement once. @throws DeadlineError, AnnouncementsLostError
    */
   async next(what: string, matches: Matches, deadlineMs = DEADLINE_MS): Promise<number> {
-    let timer: NodeJS.Timeout | undefined;
-    let entry: Waiting | undefined;
-    try {
-      const at = await new Promise<number>((resolve, reject) => {
-        entry = { matches, resolve };
-        this.#waiting.add(entry);
-        timer = setTimeout(
-          () =>
-            reject(new DeadlineError(`waited ${deadlineMs} ms for the kernel to announce ${what}, in vain`)),
-          deadlineMs,
-        );
-      });
-      if (this.#lost) throw new AnnouncementsLostError('announcements of the kernel were lost');
-      return at;
-    } finally {
-      clearTimeout(timer);
-      if (entry !== undefined) this.#waiting.delete(entry);
-    }
+    const at = await new Promise<number>((resolve, reject) => {
+      const late = (): void => {
+        this.#waiting.delete(entry);
+        reject(new DeadlineError(`waited ${deadlineMs} ms for the kernel to announce ${what}, in vain`));
+      };
+      const entry: Waiting = { matches, resolve, timer: setTimeout(late, deadlineMs) };
+      this.#waiting.add(entry);
+    });
+    if (this.#lost) throw new AnnouncementsLostError('announcements of the kernel were lost');
+    return at;
   }
 
+  /** Whoever waits still, waits for ever. */
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const { timer } of this.#waiting) clearTimeout(timer);
+    this.#waiting.clear();
     await this.#monitor.close();
   }
 
@@ -82,6 +78,7 @@ export class KernelWatch implements AsyncDisposable {
     for (const waiting of this.#waiting) {
       if (!waiting.matches(message)) continue;
       this.#waiting.delete(waiting);
+      clearTimeout(waiting.timer);
       waiting.resolve(at);
     }
   }

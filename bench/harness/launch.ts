@@ -47,8 +47,14 @@ export function launchAll(namespace: string, programs: readonly Program[]): numb
   try {
     return inNamespace(namespace, () => {
       const begin = performance.now();
-      const started = prepared.map(({ start }) => start());
-      const failed = started.map(wait).findIndex((status) => status !== 0);
+      const started: number[] = [];
+      let failed = -1;
+      try {
+        for (const { start } of prepared) started.push(start());
+      } finally {
+        // Those that were started are waited for, whatever happened.
+        failed = started.map(wait).findIndex((status) => status !== 0);
+      }
       const tookMs = performance.now() - begin;
       const program = programs[failed];
       if (program !== undefined)

@@ -39,13 +39,16 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
 }
 
+/** 0.07 * 100 is a little more than 7. */
+const ROUNDING = 1e-9;
+
 /**
  * The smallest of the values that at least this share of them does not exceed (nearest rank): always one
- * that was measured. @param share above 0, at most 1 @throws NoValuesError
+ * that was measured. @param share from 0, the least value, to 1, the greatest @throws NoValuesError
  */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
-  const found = sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
+  const found = sorted[Math.max(0, Math.ceil(share * sorted.length - ROUNDING) - 1)];
   if (found === undefined) throw new NoValuesError();
   return found;
 }
@@ -53,7 +56,7 @@ export function quantile(values: readonly number[], share: number): number {
 /** @throws NoValuesError */
 export const spread = (values: readonly number[]): Spread => ({
   median: rounded(median(values)),
-  min: rounded(quantile(values, 1 / values.length)),
+  min: rounded(quantile(values, 0)),
   max: rounded(quantile(values, 1)),
   values: values.map(rounded),
 });
@@ -63,7 +66,7 @@ export function distribution(values: readonly number[]): Distribution {
   const at = (share: number): number => rounded(quantile(values, share));
   return {
     count: values.length,
-    min: at(1 / values.length),
+    min: at(0),
     p50: rounded(median(values)),
     p90: at(0.9),
     p99: at(0.99),
