@@ -8,6 +8,7 @@ import { ping } from '../lab/ping.ts';
 import type { Pod } from '../lab/pod.ts';
 import { throughput } from '../lab/tcp.ts';
 import { NODE_INTERFACE } from '../lab/underlay.ts';
+import { DeadlineError } from '../lab/wait.ts';
 import type { StatusReport } from '../ops/status.ts';
 import { findTunnelled } from './demo-packet.ts';
 import type { Progress } from './demo-progress.ts';
@@ -184,7 +185,8 @@ export function capturePacket(
     const capture = await Capture.start(from.node.namespace, NODE_INTERFACE, `udp port ${port}`);
     let frames: Uint8Array[] = [];
     try {
-      await ping(from.pod.namespace, to.pod.address, { count: 1, signal: plan.signal });
+      const { received } = await ping(from.pod.namespace, to.pod.address, { count: 1, signal: plan.signal });
+      await capture.untilCaptured(received + 1, plan.signal).catch(notSeen);
     } finally {
       frames = (await capture.stop()).map(({ bytes }) => bytes);
     }
@@ -194,6 +196,11 @@ export function capturePacket(
       packet === undefined ? `no echo request among ${frames.length} packets` : `captured on ${where.node}`;
     return { value: packet ?? null, said, bad: packet === undefined };
   });
+}
+
+/** What was not seen is missing in the report, which says so. */
+function notSeen(error: unknown): void {
+  if (!(error instanceof DeadlineError)) throw error;
 }
 
 export function measureTcp(lab: Lab, { signal }: DemoPlan, progress: Progress): Promise<DemoTcp> {

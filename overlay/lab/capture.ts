@@ -3,14 +3,21 @@ import type { Readable } from 'node:stream';
 import { decodePcap, type PcapPacket } from '../../encap/wire/pcap.ts';
 import { type Child, CommandError, start, stop } from './command.ts';
 import { inside } from './namespace.ts';
+import { until } from './wait.ts';
+
+const SEEN_DEADLINE_MS = 10_000;
 
 export class Capture {
   private readonly child: Child;
-  private readonly bytes: Promise<Uint8Array>;
+  private readonly chunks: Buffer[] = [];
+  private readonly ended: Promise<void>;
 
-  private constructor(child: Child, bytes: Promise<Uint8Array>) {
+  private constructor(child: Child, stdout: Readable) {
     this.child = child;
-    this.bytes = bytes;
+    stdout.on('data', (chunk) => this.chunks.push(Buffer.from(chunk)));
+    this.ended = new Promise((resolve) => {
+      stdout.once('close', resolve);
+    });
   }
 
   /** Captures from now on what matches the filter (pcap-filter). The owner stops it. @throws CommandError */
@@ -22,18 +29,32 @@ export class Capture {
     });
     const { stdout, stderr } = child.process;
     if (stdout === null || stderr === null) throw new Error('tcpdump was started without its pipes');
-    const bytes = collect(stdout);
+    const capture = new Capture(child, stdout);
     if (!(await announced(stderr))) {
       await stop(child);
       throw new CommandError(`tcpdump does not listen on ${device} (is it installed?)`);
     }
-    return new Capture(child, bytes);
+    return capture;
+  }
+
+  /**
+   * Waits for this many packets: one that has passed is seen a moment later, and one that is not seen by the
+   * time of `stop` is lost. @throws DeadlineError
+   */
+  async untilCaptured(count: number, signal?: AbortSignal): Promise<void> {
+    const what = `${count} packets in a capture`;
+    await until(() => this.packets().length >= count, { what, deadlineMs: SEEN_DEADLINE_MS, signal });
   }
 
   /** Ends the capture and gives its packets, in order. */
   async stop(): Promise<PcapPacket[]> {
     await stop(this.child, 'SIGINT');
-    return decodePcap(await this.bytes);
+    await this.ended;
+    return this.packets();
+  }
+
+  private packets(): PcapPacket[] {
+    return decodePcap(Buffer.concat(this.chunks));
   }
 }
 
@@ -48,10 +69,4 @@ async function announced(stderr: Readable): Promise<boolean> {
     stderr.once('close', () => resolve(false));
   });
   return found;
-}
-
-async function collect(stream: Readable): Promise<Uint8Array> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) chunks.push(Buffer.from(chunk));
-  return Buffer.concat(chunks);
 }

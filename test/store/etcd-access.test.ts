@@ -56,7 +56,7 @@ describe('store/etcd access', () => {
       await server.etcdctl(['put', `${PREFIX}/config`, NETWORK]);
     });
 
-    after(() => server?.stop());
+    after(() => server?.close());
 
     it('works with the right ones, watch included', async () => {
       const store = open(pem());

@@ -52,6 +52,7 @@ describe('overlay/lab', () => {
     const { namespace } = lab.node(2);
     const capture = await Capture.start(namespace, NODE_INTERFACE, 'icmp');
     await ping(lab.node(1).namespace, lab.node(2).address, { count: 1 });
+    await capture.untilCaptured(2);
     const packets = await capture.stop();
     expect(packets.map(({ bytes }) => takeApart(bytes, 8472).map(({ kind }) => kind))).to.deep.equal([
       ['ethernet', 'ipv4', 'icmp', 'data'],
