@@ -1,7 +1,7 @@
 /** What chooseUnderlay needs to know of this node, read from the kernel. */
 import { type Address, type Family, isLinkLocal, isMulticast, type Subnet } from '../../store/address.ts';
 import type { UnderlayFacts, UnderlayWishes } from '../desired/underlay.ts';
-import { listAddresses } from './address.ts';
+import { listAddresses, readLinkAddress } from './address.ts';
 import { listLinks, readLink } from './link.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
@@ -55,7 +55,8 @@ function reaching(netlink: NetlinkSocket, address: Address | undefined): Underla
 
 /**
  * Whether an announcement may change the choice of the underlay: links, addresses, routes of others. Each
- * pod's interface brings IPv6 routes for what stays on its own link: nothing hangs on those.
+ * pod's interface brings IPv6 routes for what stays on its own link, and takes its link-local address away
+ * with it: nothing hangs on those. (A look is a dump of all routes: at 10,000 peers, not for every pod.)
  */
 export function concernsUnderlay(message: NetlinkMessage, own: (name: string) => boolean): boolean {
   switch (message.type) {
@@ -65,8 +66,11 @@ export function concernsUnderlay(message: NetlinkMessage, own: (name: string) =>
       return link !== undefined && !own(link.name);
     }
     case RTM_NEWADDR:
-    case RTM_DELADDR:
       return true;
+    case RTM_DELADDR: {
+      const address = readLinkAddress(message)?.address;
+      return address === undefined || !address.includes(':') || !isLinkLocal(address);
+    }
     case RTM_NEWROUTE:
     case RTM_DELROUTE:
       // Of our own there may be thousands.
