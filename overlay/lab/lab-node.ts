@@ -1,13 +1,13 @@
 /** One node of a lab: a namespace on the underlay, folders of its own, a daemon that may come and go, pods. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Address } from '../../store/address.ts';
+import type { Address, PerFamily } from '../../store/address.ts';
 import type { StatusReport } from '../ops/status.ts';
 import { CommandError, type CommandOptions, type CommandResult } from './command.ts';
 import { LabDaemon, VTEPD } from './lab-daemon.ts';
 import { addNamespace, runInside } from './namespace.ts';
 import { CniError, type CniFolders, callPlugin, installedConfiguration, Pod } from './pod.ts';
-import { nodeAddress, type Underlay } from './underlay.ts';
+import { nodeAddress, nodeAddress6, type Underlay } from './underlay.ts';
 
 export interface NodePlan {
   /** From 1; decides its address on the underlay. */
@@ -26,6 +26,9 @@ export class LabNode {
   /** `node-1`: how it appears in logs and status. */
   readonly name: string;
   readonly namespace: string;
+  /** On the underlay, at the start. */
+  readonly addresses: PerFamily<Address>;
+  /** The first of them. */
   readonly address: Address;
   readonly dir: string;
   readonly runDir: string;
@@ -36,11 +39,13 @@ export class LabNode {
   private readonly daemonArguments: readonly string[];
   private nextPod = 1;
 
-  private constructor({ number, run, dir, daemonArguments }: NodePlan) {
+  private constructor({ number, run, dir, underlay, daemonArguments }: NodePlan) {
     this.number = number;
     this.name = `node-${number}`;
     this.namespace = `${run}-n${number}`;
-    this.address = nodeAddress(number);
+    const [ipv4, ipv6] = [nodeAddress(number), nodeAddress6(number)];
+    this.addresses = underlay.families.includes('ipv4') ? { ipv4, ipv6 } : { ipv6 };
+    this.address = this.addresses.ipv4 ?? ipv6;
     this.dir = join(dir, this.name);
     this.runDir = join(this.dir, 'run');
     this.stateDir = join(this.dir, 'state');

@@ -4,9 +4,9 @@
  */
 import { mkdir, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type Address, familyOf } from '../../store/address.ts';
 import { type Child, type CommandOptions, type CommandResult, start, stop } from './command.ts';
 import { inside, runInside } from './namespace.ts';
-import { gatewayAddress } from './underlay.ts';
 import { until } from './wait.ts';
 
 export type LabStoreKind = 'embedded' | 'etcd';
@@ -46,34 +46,44 @@ export interface EmbeddedLabStore extends LabStore {
   readonly path: string;
 }
 
-const CLIENT_URL = `http://${gatewayAddress}:2379`;
+const clientUrl = (at: Address): string => `http://${familyOf(at) === 'ipv6' ? `[${at}]` : at}:2379`;
 const PEER_URL = 'http://127.0.0.1:2380';
 /** Where the lab's leases and network configuration are: flannel's default. */
 export const ETCD_PREFIX = '/coreos.com/network';
 /** Starting takes a third of a second; a machine under load may be thirty times slower. */
 const START_DEADLINE_MS = 20_000;
 
+export interface EtcdLabPlan {
+  /** The lab's folder. */
+  readonly dir: string;
+  /** The underlay's. */
+  readonly namespace: string;
+  /** Where it listens: an address that every node reaches. */
+  readonly at: Address;
+  readonly networkConfig: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Debian's etcd, in the underlay's namespace at its gateway address, with a data directory of its own. */
 export class EtcdLabStore implements LabStore {
   readonly kind = 'etcd';
-  readonly arguments = ['--store', 'etcd', '--etcd-endpoints', CLIENT_URL, '--etcd-prefix', ETCD_PREFIX];
+  readonly arguments: readonly string[];
   private readonly namespace: string;
   private readonly dir: string;
+  private readonly url: string;
   private server: Child | undefined;
 
-  private constructor(namespace: string, dir: string) {
+  private constructor({ namespace, dir, at }: EtcdLabPlan) {
     this.namespace = namespace;
-    this.dir = dir;
+    this.dir = join(dir, 'etcd');
+    this.url = clientUrl(at);
+    this.arguments = ['--store', 'etcd', '--etcd-endpoints', this.url, '--etcd-prefix', ETCD_PREFIX];
   }
 
   /** @throws CommandError when etcd is not installed or does not start */
-  static async create(
-    dir: string,
-    namespace: string,
-    networkConfig: string | undefined,
-    signal?: AbortSignal,
-  ): Promise<EtcdLabStore> {
-    const store = new EtcdLabStore(namespace, join(dir, 'etcd'));
+  static async create(plan: EtcdLabPlan): Promise<EtcdLabStore> {
+    const { networkConfig, signal } = plan;
+    const store = new EtcdLabStore(plan);
     await mkdir(store.dir, { mode: 0o700 });
     try {
       await store.start(signal);
@@ -97,7 +107,7 @@ export class EtcdLabStore implements LabStore {
         ...inside(this.namespace, [
           'etcd',
           ...['--name', 'lab', '--data-dir', this.dir, '--logger', 'zap', '--log-level', 'warn'],
-          ...['--listen-client-urls', CLIENT_URL, '--advertise-client-urls', CLIENT_URL],
+          ...['--listen-client-urls', this.url, '--advertise-client-urls', this.url],
           ...['--listen-peer-urls', PEER_URL, '--initial-advertise-peer-urls', PEER_URL],
           ...['--initial-cluster', `lab=${PEER_URL}`],
         ]),
@@ -132,13 +142,9 @@ export class EtcdLabStore implements LabStore {
 
   /** Debian's client, in the underlay's namespace. @throws CommandError */
   etcdctl(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
-    return runInside(
-      this.namespace,
-      ['etcdctl', '--endpoints', CLIENT_URL, '--command-timeout=2s', ...args],
-      {
-        ...options,
-        env: { ...process.env, ETCDCTL_API: '3' },
-      },
-    );
+    return runInside(this.namespace, ['etcdctl', '--endpoints', this.url, '--command-timeout=2s', ...args], {
+      ...options,
+      env: { ...process.env, ETCDCTL_API: '3' },
+    });
   }
 }

@@ -8,16 +8,20 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { formatSubnet } from '../../store/address.ts';
+import { LAB_NETWORKS, type LabFamilies, labNetworkConfig } from './lab-network.ts';
 import { LabNode } from './lab-node.ts';
 import { type EmbeddedLabStore, EtcdLabStore, embeddedLabStore, type LabStoreKind } from './lab-store.ts';
 import { deleteNamespace, namespaces, processesIn } from './namespace.ts';
-import { Underlay } from './underlay.ts';
+import { gatewayAddresses, Underlay } from './underlay.ts';
 import { until } from './wait.ts';
 
 export interface LabOptions {
   readonly nodes: number;
   readonly store: LabStoreKind;
-  /** flannel's JSON; LAB_NETWORK unless told, none at all if null. */
+  /** Those of pods and, with IPv6 alone, of the underlay too, which has both otherwise. IPv4 unless told. */
+  readonly families?: LabFamilies | undefined;
+  /** flannel's JSON; LAB_NETWORKS unless told, none at all if null. */
   readonly networkConfig?: string | null | undefined;
   /** What every daemon is told besides. */
   readonly daemonArguments?: readonly string[] | undefined;
@@ -25,8 +29,8 @@ export interface LabOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The cluster network of a lab. */
-export const LAB_NETWORK = '10.244.0.0/16';
+/** The cluster network of a lab with IPv4. */
+export const LAB_NETWORK = formatSubnet(LAB_NETWORKS.ipv4);
 
 /** A killed process is gone at once, unless the kernel is busy with it. */
 const END_DEADLINE_MS = 10_000;
@@ -58,7 +62,7 @@ export class Lab implements AsyncDisposable {
     // Fails if the name is taken: only what is ours from here on may be swept.
     await mkdir(dir, { mode: 0o700 });
     try {
-      const underlay = await Underlay.create(`${run}-net`, options.underlayMtuBytes);
+      const underlay = await Underlay.create(`${run}-net`, options.underlayMtuBytes, options.families);
       const store = await createStore(options, dir, underlay.namespace);
       const plan = {
         run,
@@ -119,11 +123,11 @@ export class Lab implements AsyncDisposable {
 }
 
 async function createStore(options: LabOptions, dir: string, namespace: string): Promise<Lab['store']> {
-  const usual = JSON.stringify({ Network: LAB_NETWORK, Backend: { Type: 'vxlan' } });
-  const config = options.networkConfig === undefined ? usual : (options.networkConfig ?? undefined);
-  return options.store === 'etcd'
-    ? EtcdLabStore.create(dir, namespace, config, options.signal)
-    : embeddedLabStore(dir, config);
+  const { families = 'ipv4', networkConfig = labNetworkConfig(families), signal } = options;
+  const config = networkConfig ?? undefined;
+  if (options.store === 'embedded') return embeddedLabStore(dir, config);
+  const at = gatewayAddresses[families === 'ipv6' ? 'ipv6' : 'ipv4'];
+  return EtcdLabStore.create({ dir, namespace, at, networkConfig: config, signal });
 }
 
 /** Whether the text can be a run's name. */

@@ -27,6 +27,8 @@ export interface Route {
   readonly from: string;
   readonly to: string;
   readonly address: Address;
+  /** 5201 unless told: each connection to one namespace needs its own. */
+  readonly port?: number | undefined;
 }
 
 export interface Throughput {
@@ -91,12 +93,13 @@ export class RunningStream {
   /** Connects and sends a line every `pauseMs`, or as much as goes through (0), until `stop`. */
   static async start(route: Route, pauseMs: number): Promise<RunningStream> {
     const node = [process.execPath, PROGRAM];
-    const sink = await start(...inside(route.to, [...node, 'sink', `${PORT}`]), PIPES);
+    const port = `${route.port ?? PORT}`;
+    const sink = await start(...inside(route.to, [...node, 'sink', port]), PIPES);
     let source: Child | undefined;
     try {
       await said(sink, 'ready');
       source = await start(
-        ...inside(route.from, [...node, 'source', route.address, `${PORT}`, `${pauseMs}`]),
+        ...inside(route.from, [...node, 'source', route.address, port, `${pauseMs}`]),
         PIPES,
       );
       const stream = new RunningStream(source, sink);

@@ -1,27 +1,47 @@
 /**
- * Clusters for tests. `describeCluster` makes one suite a parameter set (the store now; families and data
- * paths join there), starts the cluster once for the suite's tests and removes it afterwards. When a test
- * fails, the state of every node is printed.
+ * Clusters for tests. `describeCluster` makes one suite a parameter set (the store and the families of pods),
+ * starts the cluster once for the suite's tests and removes it afterwards. When a test fails, the state of
+ * every node is printed. A test that sends packets sends them in every family of the cluster.
  */
 import type { Suite } from 'mocha';
 import { Lab, type LabOptions } from '../../overlay/lab/lab.ts';
+import { familiesOf, type LabFamilies } from '../../overlay/lab/lab-network.ts';
 import type { LabNode } from '../../overlay/lab/lab-node.ts';
 import type { LabStoreKind } from '../../overlay/lab/lab-store.ts';
-import { type PingReport, RunningPing } from '../../overlay/lab/ping.ts';
+import { type PingOptions, type PingReport, ping, RunningPing } from '../../overlay/lab/ping.ts';
 import type { Pod } from '../../overlay/lab/pod.ts';
 import { RunningStream, type StreamReport } from '../../overlay/lab/tcp.ts';
+import type { Address, Family } from '../../store/address.ts';
 import { need } from './capability.ts';
 import { kernelDump } from './kernel-state.ts';
 
 export interface ClusterParameters {
   readonly store: LabStoreKind;
+  readonly families: LabFamilies;
 }
 
-export const EMBEDDED: ClusterParameters = { store: 'embedded' };
-export const ETCD: ClusterParameters = { store: 'etcd' };
+export const EMBEDDED: ClusterParameters = { store: 'embedded', families: 'ipv4' };
+export const ETCD: ClusterParameters = { store: 'etcd', families: 'ipv4' };
 export const EVERY_STORE: readonly ClusterParameters[] = [EMBEDDED, ETCD];
 
-export interface ClusterPlan extends Omit<LabOptions, 'store' | 'nodes' | 'signal'> {
+export const EMBEDDED_DUAL: ClusterParameters = { store: 'embedded', families: 'dual' };
+export const ETCD_IPV6: ClusterParameters = { store: 'etcd', families: 'ipv6' };
+export const ETCD_DUAL: ClusterParameters = { store: 'etcd', families: 'dual' };
+/** What depends on the families, but not on the store. */
+export const EVERY_FAMILY: readonly ClusterParameters[] = [
+  EMBEDDED,
+  { store: 'embedded', families: 'ipv6' },
+  EMBEDDED_DUAL,
+];
+/** What depends on both: dual stack has all that etcd's schema knows. */
+export const EVERY_KIND: readonly ClusterParameters[] = [...EVERY_FAMILY, ETCD_DUAL];
+/** For what only etcd can do. */
+export const EVERY_FAMILY_IN_ETCD: readonly ClusterParameters[] = [ETCD, ETCD_IPV6, ETCD_DUAL];
+
+export interface ClusterPlan
+  extends Omit<LabOptions, 'store' | 'nodes' | 'signal' | 'families' | 'networkConfig'> {
+  /** As for a lab; a function is given the suite's families. */
+  readonly networkConfig?: LabOptions['networkConfig'] | ((families: LabFamilies) => string);
   /** 2 unless told. */
   readonly nodes?: number;
   /** On each node, attached once all daemons are ready; 1 unless told. */
@@ -35,6 +55,8 @@ export interface ClusterPlan extends Omit<LabOptions, 'store' | 'nodes' | 'signa
 /** The suite's cluster; its members may be used from the first `before` of the body on. */
 export interface Cluster {
   readonly parameters: ClusterParameters;
+  /** In which pods have addresses. */
+  readonly families: readonly Family[];
   readonly lab: Lab;
   /** Node `number`, from 1. */
   node(number: number): LabNode;
@@ -46,6 +68,12 @@ export interface Cluster {
 
 const LAB_PROGRAMS = ['root', 'ip', 'nft', 'busybox'];
 
+const FAMILIES_TEXT: Readonly<Record<LabFamilies, string>> = {
+  ipv4: 'IPv4',
+  ipv6: 'IPv6',
+  dual: 'dual stack',
+};
+
 /** One suite for each set of parameters. */
 export function describeCluster(
   title: string,
@@ -54,12 +82,15 @@ export function describeCluster(
   body: (this: Suite, cluster: Cluster) => void,
 ): void {
   for (const parameters of every) {
-    describe(`${title} (${parameters.store} store)`, function () {
+    const { store, families } = parameters;
+    describe(`${title} (${store} store, ${FAMILIES_TEXT[families]})`, function () {
       this.timeout(60_000);
-      const { nodes = 2, pods = 1, idle = false, programs = [], ...options } = plan;
+      const { nodes = 2, pods = 1, idle = false, programs = [], networkConfig: planned, ...options } = plan;
+      const networkConfig = typeof planned === 'function' ? planned(families) : planned;
       let lab: Lab | undefined;
       const cluster: Cluster = {
         parameters,
+        families: familiesOf(families),
         get lab() {
           if (lab === undefined) throw new Error('the cluster is not there outside of tests and hooks');
           return lab;
@@ -69,8 +100,8 @@ export function describeCluster(
         settled: () => settle(cluster.lab),
       };
       before(async function () {
-        need(this, ...LAB_PROGRAMS, ...programs, ...(parameters.store === 'etcd' ? ['etcd', 'etcdctl'] : []));
-        lab = await Lab.create({ ...options, nodes, store: parameters.store });
+        need(this, ...LAB_PROGRAMS, ...programs, ...(store === 'etcd' ? ['etcd', 'etcdctl'] : []));
+        lab = await Lab.create({ ...options, networkConfig, nodes, store, families });
         if (idle) return;
         await lab.startDaemons();
         await cluster.settled();
@@ -105,29 +136,63 @@ async function printState(lab: Lab): Promise<void> {
   }
 }
 
-/** What a ping of 100 a second from one pod to another lost while something was done. */
-export async function pingDuring(from: Pod, to: Pod, action: () => Promise<void>): Promise<PingReport> {
-  const running = await RunningPing.start(from.namespace, to.address, 10);
-  let report: PingReport;
-  try {
-    await running.untilAnswered(5);
-    await action();
-    await running.untilAnswered(running.answered + 20);
-  } finally {
-    report = await running.stop();
-  }
-  return report;
+/** Echo requests to every address of a pod: what was sent, received and lost in sum. @throws CommandError */
+export async function pingPod(from: Pod, to: Pod, options: PingOptions): Promise<PingReport> {
+  return sumOf(await Promise.all(to.addresses.map((address) => ping(from.namespace, address, options))));
 }
 
-/** How a TCP connection from one pod to another fared while something was done: a line every 5 ms. */
-export async function streamDuring(from: Pod, to: Pod, action: () => Promise<void>): Promise<StreamReport> {
-  const route = { from: from.namespace, to: to.namespace, address: to.address };
-  const running = await RunningStream.start(route, 5);
-  let report: StreamReport;
-  try {
+/** What a ping of 100 a second, to every address of a pod, lost while something was done. */
+export async function pingDuring(from: Pod, to: Pod, action: () => Promise<void>): Promise<PingReport> {
+  const start = (address: Address) => RunningPing.start(from.namespace, address, 10);
+  return during(to.addresses, start, sumOf, async (all) => {
+    await Promise.all(all.map((running) => running.untilAnswered(5)));
     await action();
+    await Promise.all(all.map((running) => running.untilAnswered(running.answered + 20)));
+  });
+}
+
+/** How TCP connections to every address of a pod fared while something was done: a line every 5 ms. */
+export async function streamDuring(from: Pod, to: Pod, action: () => Promise<void>): Promise<StreamReport> {
+  const start = (address: Address, at: number) =>
+    RunningStream.start({ from: from.namespace, to: to.namespace, address, port: STREAM_PORT + at }, 5);
+  return during(to.addresses, start, worstOf, action);
+}
+
+/** Nobody else's in a pod. */
+const STREAM_PORT = 5300;
+
+/** Starts one a address, does something, and stops them all, whatever happens. */
+async function during<R extends { stop(): Promise<S> }, S>(
+  addresses: readonly Address[],
+  start: (address: Address, at: number) => Promise<R>,
+  result: (reports: readonly S[]) => S,
+  action: (running: readonly R[]) => Promise<void>,
+): Promise<S> {
+  const all: R[] = [];
+  let reports: S[];
+  try {
+    for (const [at, address] of addresses.entries()) all.push(await start(address, at));
+    await action(all);
   } finally {
-    report = await running.stop();
+    reports = await Promise.all(all.map((running) => running.stop()));
   }
-  return report;
+  return result(reports);
+}
+
+const sumOf = (reports: readonly PingReport[]): PingReport => {
+  const sum = (of: (report: PingReport) => number) =>
+    reports.reduce((total, report) => total + of(report), 0);
+  return {
+    sent: sum(({ sent }) => sent),
+    received: sum(({ received }) => received),
+    lost: sum(({ lost }) => lost),
+    lostPlaces: reports.flatMap(({ lostPlaces }) => lostPlaces ?? []),
+  };
+};
+
+/** One that broke, if one did. */
+function worstOf(reports: readonly StreamReport[]): StreamReport {
+  const worst = reports.find(({ whole }) => !whole) ?? reports[0];
+  if (worst === undefined) throw new Error('the pod has no address');
+  return worst;
 }

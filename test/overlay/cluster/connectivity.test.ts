@@ -1,5 +1,5 @@
 /**
- * Two nodes, two pods on each, on every store:
+ * Two nodes, two pods on each, on every store and in every family:
  *
  *   pods 1.1, 1.2 -- vtep0 [node 1] vtep.1 ==== underlay ==== vtep.1 [node 2] vtep0 -- pods 2.1, 2.2
  */
@@ -7,71 +7,94 @@ import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { ICMP_HEADER_BYTES } from '../../../encap/wire/icmp.ts';
 import { IPV4_HEADER_BYTES } from '../../../encap/wire/ipv4.ts';
+import { IPV6_HEADER_BYTES } from '../../../encap/wire/ipv6.ts';
 import { takeApart } from '../../../encap/wire/layers.ts';
 import { Capture } from '../../../overlay/lab/capture.ts';
-import { LAB_NETWORK } from '../../../overlay/lab/lab.ts';
+import { LAB_NETWORKS } from '../../../overlay/lab/lab-network.ts';
 import { runInside } from '../../../overlay/lab/namespace.ts';
 import { ping } from '../../../overlay/lab/ping.ts';
 import { RunningStream } from '../../../overlay/lab/tcp.ts';
-import { gatewayAddress, NODE_INTERFACE } from '../../../overlay/lab/underlay.ts';
-import { addressAt, parseSubnet, subnetContains } from '../../../store/address.ts';
-import { describeCluster, EVERY_STORE } from '../../lab/cluster.ts';
+import { gatewayAddresses, NODE_INTERFACE } from '../../../overlay/lab/underlay.ts';
+import { addressAt, familyOf, formatSubnet, parseSubnet, subnetContains } from '../../../store/address.ts';
+import { describeCluster, EVERY_KIND, pingPod } from '../../lab/cluster.ts';
+import { inFamily, OVERHEAD, VXLAN_DEVICE } from '../../lab/in-family.ts';
 
 const PLAN = { nodes: 2, pods: 2, programs: ['tcpdump'] };
 
-describeCluster('pods of two nodes', EVERY_STORE, PLAN, (cluster) => {
+describeCluster('pods of two nodes', EVERY_KIND, PLAN, (cluster) => {
+  const { families } = cluster;
+  /** One for all: what the larger encapsulation leaves. */
+  const mtuBytes = 1500 - Math.max(...families.map((family) => OVERHEAD[family]));
   const pods = () => cluster.lab.nodes.flatMap((node) => node.pods);
 
   it('every pod reaches every other, and the underlay sees no pod address', async () => {
-    await cluster.lab.underlay.refuse([parseSubnet(LAB_NETWORK)]);
+    await cluster.lab.underlay.refuse(families.map((family) => LAB_NETWORKS[family]));
     for (const from of pods()) {
       for (const to of pods()) {
-        const report = await ping(from.namespace, to.address, { count: 3 });
-        expect(report, `${from.name} to ${to.name}`).to.include({ received: 3, lost: 0 });
+        const report = await pingPod(from, to, { count: 3 });
+        expect(report, `${from.name} to ${to.name}`).to.include({ received: 3 * families.length, lost: 0 });
       }
     }
     expect(await cluster.lab.underlay.refused()).to.equal(0);
   });
 
   it('addresses are of the node’s own subnet, and each pod has its own', async () => {
-    const seen = new Set(pods().map(({ address }) => address));
-    expect(seen.size).to.equal(4);
+    const seen = new Set(pods().flatMap(({ addresses }) => addresses));
+    expect(seen.size).to.equal(4 * families.length);
     for (const node of cluster.lab.nodes) {
       const { lease } = await node.status();
-      const subnet = parseSubnet(lease?.subnet ?? '');
-      for (const pod of node.pods) expect(subnetContains(subnet, pod.address)).to.equal(true);
+      for (const { addresses } of node.pods) {
+        expect(addresses.map(familyOf)).to.deep.equal(families);
+        for (const address of addresses) {
+          const subnet = parseSubnet(inFamily(lease, familyOf(address)).subnet);
+          expect(subnetContains(subnet, address)).to.equal(true);
+        }
+      }
     }
   });
 
   it('a packet of the pods’ whole MTU fills one packet of the underlay', async () => {
     const [from, to] = [cluster.pod(1), cluster.pod(2)];
-    const mtuBytes = (await cluster.node(1).status()).overlay?.mtuBytes ?? 0;
-    expect(mtuBytes).to.equal(1450);
+    expect((await cluster.node(1).status()).overlay?.mtuBytes).to.equal(mtuBytes);
     const link = await runInside(from.namespace, ['ip', '-j', 'link', 'show', 'eth0']);
     expect(JSON.parse(link.stdout)[0].mtu).to.equal(mtuBytes);
-    const capture = await Capture.start(cluster.node(1).namespace, NODE_INTERFACE, 'udp port 8472');
-    const size = `${mtuBytes - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES}`;
-    await runInside(from.namespace, ['busybox', 'ping', '-c', '1', '-s', size, to.address]);
-    const frames = (await capture.stop()).map(({ bytes }) => takeApart(bytes, 8472));
-    const [outer, inner] = (frames[0] ?? []).filter(({ kind }) => kind === 'ipv4');
-    expect(outer?.header).to.include({ totalBytes: 1500, moreFragments: false });
-    expect(inner?.header).to.include({ totalBytes: mtuBytes, moreFragments: false });
+    for (const address of to.addresses) {
+      const family = familyOf(address);
+      const capture = await Capture.start(cluster.node(1).namespace, NODE_INTERFACE, 'udp port 8472');
+      const headerBytes = { ipv4: IPV4_HEADER_BYTES, ipv6: IPV6_HEADER_BYTES }[family];
+      const size = `${mtuBytes - headerBytes - ICMP_HEADER_BYTES}`;
+      await runInside(from.namespace, ['busybox', 'ping', '-c', '1', '-s', size, address]);
+      await capture.untilCaptured(2);
+      const frames = (await capture.stop()).map(({ bytes }) => takeApart(bytes, 8472));
+      const [outer, inner] = (frames[0] ?? []).filter(({ kind }) => kind === family);
+      // Nothing was cut into fragments: one packet holds it all.
+      const whole = (bytes: number) =>
+        family === 'ipv4'
+          ? { totalBytes: bytes, moreFragments: false }
+          : { payloadBytes: bytes - IPV6_HEADER_BYTES };
+      expect(outer?.header).to.include(whole(mtuBytes + OVERHEAD[family]));
+      expect(inner?.header).to.include(whole(mtuBytes));
+    }
   });
 
   it('a node reaches the other’s pods, and a pod what is outside the overlay', async () => {
-    const fromNode = await ping(cluster.node(1).namespace, cluster.pod(2).address, { count: 2 });
-    expect(fromNode).to.include({ lost: 0 });
-    const outside = await ping(cluster.pod(1).namespace, gatewayAddress, { count: 2 });
-    expect(outside).to.include({ lost: 0 });
+    for (const address of cluster.pod(2).addresses) {
+      expect(await ping(cluster.node(1).namespace, address, { count: 2 })).to.include({ lost: 0 });
+    }
+    for (const family of families) {
+      const outside = await ping(cluster.pod(1).namespace, gatewayAddresses[family], { count: 2 });
+      expect(outside, family).to.include({ lost: 0 });
+    }
   });
 
   it('TCP carries bulk data whole', async () => {
     const [from, to] = [cluster.pod(1), cluster.pod(2)];
-    const route = { from: from.namespace, to: to.namespace, address: to.address };
-    const stream = await RunningStream.start(route, 0);
-    const report = await stream.stop();
-    expect(report.whole, JSON.stringify(report)).to.equal(true);
-    expect(report.sink.bytes).to.be.greaterThan(100_000);
+    for (const address of to.addresses) {
+      const stream = await RunningStream.start({ from: from.namespace, to: to.namespace, address }, 0);
+      const report = await stream.stop();
+      expect(report.whole, JSON.stringify(report)).to.equal(true);
+      expect(report.sink.bytes).to.be.greaterThan(100_000);
+    }
   });
 
   it('CHECK agrees with what ADD answered', async () => {
@@ -84,24 +107,24 @@ describeCluster('pods of two nodes', EVERY_STORE, PLAN, (cluster) => {
     expect(first.version).to.match(/^\d+\.\d+\.\d+/);
     expect(first.store).to.include({ kind: cluster.parameters.store, healthy: true });
     expect(first.store.revision).to.be.a('string');
-    expect(first.lease).to.have.all.keys(
-      ...['subnet', 'publicIP', 'vtepMAC', 'expiresAt'],
-      ...Object.keys(first.lease ?? {}),
-    );
-    expect(first.lease?.publicIP).to.equal(cluster.node(1).address);
+    for (const family of families) {
+      expect(inFamily(first.lease, family).publicIP).to.equal(cluster.node(1).addresses[family]);
+    }
     expect(Date.parse(first.lease?.expiresAt ?? '')).to.be.greaterThan(Date.now());
-    expect(first.overlay).to.include({ device: 'vtep.1', vni: 1, port: 8472, mtuBytes: 1450 });
+    const [device] = families.map((family) => VXLAN_DEVICE[family]);
+    expect(first.overlay).to.include({ device, vni: 1, port: 8472, mtuBytes });
     expect(first.overlay).to.include({ datapath: 'kernel', bridge: 'vtep0' });
+    expect(first.overlay?.networks).to.deep.equal(
+      families.map((family) => formatSubnet(LAB_NETWORKS[family])),
+    );
     expect(first.peers).to.have.length(1);
-    expect(first.peers[0]).to.include({
-      subnet: second.lease?.subnet,
-      publicIP: second.lease?.publicIP,
-      vtepMAC: second.lease?.vtepMAC,
-      programmed: true,
-    });
+    expect(first.peers[0]).to.include({ programmed: true });
+    for (const family of families) {
+      expect(inFamily(first.peers[0], family)).to.deep.equal(inFamily(second.lease, family));
+    }
     expect(first.attachments.map(({ pod }) => pod)).to.have.members(['lab/pod-1-1', 'lab/pod-1-2']);
     expect(first.attachments.flatMap(({ ips }) => ips).map((ip) => ip.replace(/\/.*/, ''))).to.have.members(
-      cluster.node(1).pods.map(({ address }) => address),
+      cluster.node(1).pods.flatMap(({ addresses }) => addresses),
     );
     expect(first.reconcile).to.include.keys('passes', 'repairs', 'lastRepair');
   });
@@ -116,14 +139,16 @@ describeCluster('pods of two nodes', EVERY_STORE, PLAN, (cluster) => {
 
   it('subnet.env is flannel’s', async () => {
     const { lease } = await cluster.node(1).status();
-    const subnet = parseSubnet(lease?.subnet ?? '');
     const lines = (await readFile(cluster.node(1).subnetFile, 'utf8')).trim().split('\n');
-    expect(lines).to.include.members([
-      `FLANNEL_NETWORK=${LAB_NETWORK}`,
-      `FLANNEL_SUBNET=${addressAt(subnet, 1)}/${subnet.prefixLength}`,
-      'FLANNEL_MTU=1450',
-      'FLANNEL_IPMASQ=true',
-    ]);
+    const networks = families.flatMap((family) => {
+      const prefix = { ipv4: 'FLANNEL', ipv6: 'FLANNEL_IPV6' }[family];
+      const subnet = parseSubnet(inFamily(lease, family).subnet);
+      return [
+        `${prefix}_NETWORK=${formatSubnet(LAB_NETWORKS[family])}`,
+        `${prefix}_SUBNET=${addressAt(subnet, 1)}/${subnet.prefixLength}`,
+      ];
+    });
+    expect(lines).to.deep.equal([...networks, `FLANNEL_MTU=${mtuBytes}`, 'FLANNEL_IPMASQ=true']);
   });
 
   it('a detached pod is gone from the node, and its address is free', async () => {
