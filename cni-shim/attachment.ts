@@ -43,6 +43,8 @@ export interface Attachment extends AttachmentKey {
   readonly hairpin: boolean;
   /** Kubernetes' `namespace/name`. */
   readonly pod: string | undefined;
+  /** The name under which its address is remembered for its successor; absent: it is not. */
+  readonly sticky?: string | undefined;
   /** The runtime's path of the pod's namespace, for people. */
   readonly netns: string;
 }
@@ -83,6 +85,7 @@ const recordSchema = z.object({
   ifname: z.string(),
   netns: z.string(),
   pod: z.string().optional(),
+  sticky: z.string().optional(),
   mac: z.string().transform(parseMac),
   addresses: z.array(
     z.object({

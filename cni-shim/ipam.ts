@@ -53,6 +53,8 @@ export class AddressTakenError extends Error {
 export class Ipam {
   readonly #store: AddressStore;
   readonly #log: Log;
+  /** Addresses that somebody may come back to: given to others last. */
+  readonly #resting: readonly Address[];
   readonly #held = new Map<Address, AttachmentKey>();
   /** Those of #held that no attachment of ours holds: an earlier plugin's. */
   readonly #foreign = new Set<Address>();
@@ -60,8 +62,10 @@ export class Ipam {
   readonly #last = new Map<string, { readonly network: string; readonly address: Address }>();
   #saving: NodeJS.Timeout | undefined;
 
-  constructor(store: AddressStore, log: Log) {
+  /** @param resting of pods that are gone and may come back: given to others last */
+  constructor(store: AddressStore, log: Log, resting: readonly Address[] = []) {
     this.#store = store;
+    this.#resting = resting;
     this.#log = log;
   }
 
@@ -254,6 +258,7 @@ export class Ipam {
     if (pool === undefined) {
       const last = this.#store.lastGiven(subnet.family, (address) => subnetContains(subnet, address));
       pool = new AddressPool(subnet, gateway, last);
+      for (const address of this.#resting) pool.release(address);
       this.#pools.set(key, pool);
     }
     return pool;

@@ -8,6 +8,9 @@
  * - `isGateway`, `isDefaultGateway`: false keeps the default route away (the cluster's is still set).
  * - `runtimeConfig.ips`, `.mac`; `args.cni.ips`, `.mac`; CNI_ARGS `IP`, `MAC`: asked-for addresses, in this
  *   order of precedence (CNI conventions). A prefix length on an address is ignored: it is the subnet's.
+ * - `vtepd.sticky`, CNI_ARGS `VTEPD_STICKY` (which wins): a name; an attachment of the same name, network and
+ *   interface gets the address that it had before, while that is free. Without it Kubernetes' pod namespace and
+ *   name are that name; `"sticky": false` forgets.
  * - `dns`: handed through to the result.
  * - `cni.dev/valid-attachments`: GC's list. `prevResult`: CHECK's expectation.
  * - `socket`: read by the shim, to find the daemon.
@@ -42,6 +45,8 @@ export interface NetworkConfiguration {
   readonly defaultRoute: boolean;
   readonly addresses: readonly Address[];
   readonly mac: Mac | undefined;
+  /** Under which the address is remembered; undefined: the pod's own name, false: not at all. */
+  readonly sticky: string | false | undefined;
   readonly dns: Dns | undefined;
   readonly prevResult: unknown;
   readonly validAttachments: readonly AttachmentName[] | undefined;
@@ -64,6 +69,7 @@ const schema = z.object({
   socket: optional(z.string()),
   runtimeConfig: wishes,
   args: optional(z.object({ cni: wishes })),
+  vtepd: optional(z.object({ sticky: optional(z.union([z.string(), z.literal(false)])) })),
   dns: optional(
     z.object({ nameservers: texts, domain: optional(z.string()), search: texts, options: texts }),
   ),
@@ -110,6 +116,7 @@ export function parseNetworkConfiguration(
     defaultRoute: config.isGateway !== false && config.isDefaultGateway !== false,
     addresses: wanted.addresses,
     mac: wanted.mac,
+    sticky: readSticky(config.vtepd?.sticky, args.get('VTEPD_STICKY')),
     dns: readDns(config.dns),
     prevResult: config.prevResult ?? undefined,
     validAttachments: config['cni.dev/valid-attachments'] ?? config['cni.dev/attachments'] ?? undefined,
@@ -205,6 +212,17 @@ function readMac(key: string, text: string): Mac {
     throw invalid(`${key}: "${text.slice(0, 64)}" is not a MAC address that an interface can have`);
   }
   return mac;
+}
+
+/** @param given by CNI_ARGS, for one container; the configuration's is for all that use it */
+function readSticky(
+  configured: string | false | null | undefined,
+  given: string | undefined,
+): string | false | undefined {
+  const [key, text] = given === undefined ? ['vtepd.sticky', configured] : ['CNI_ARGS VTEPD_STICKY', given];
+  if (text === undefined || text === null || text === false) return text ?? undefined;
+  if (/^[\x21-\x7e]{1,253}$/.test(text)) return text;
+  throw invalid(`${key}: must be a name of 1 to 253 printable characters without spaces, or false`);
 }
 
 function readDns(dns: z.infer<typeof schema>['dns']): Dns | undefined {

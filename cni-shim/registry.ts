@@ -26,6 +26,7 @@ import { AttachmentRecords } from './attachment-records.ts';
 import { DurableFiles } from './durable-files.ts';
 import { hasCode } from './files.ts';
 import { type AddressRequest, AddressTakenError, type AddressUse, Ipam } from './ipam.ts';
+import { StickyAddresses } from './sticky-addresses.ts';
 
 export type AttachmentPhase = 'reserved' | 'standing' | 'attached' | 'leaving';
 
@@ -63,6 +64,7 @@ export class AttachmentRegistry implements PodSource {
   readonly #files: DurableFiles;
   readonly #records: AttachmentRecords;
   readonly #ipam: Ipam;
+  readonly #sticky: StickyAddresses;
   readonly #entries = new Map<string, RegisteredAttachment>();
   #ports: readonly PodPort[] | undefined;
 
@@ -71,7 +73,9 @@ export class AttachmentRegistry implements PodSource {
     this.#lock = lock;
     this.#files = new DurableFiles(join(stateDir, 'scratch'));
     this.#records = new AttachmentRecords(join(stateDir, 'attachments'), this.#files);
-    this.#ipam = new Ipam(new AddressStore(join(stateDir, 'networks'), this.#files), log);
+    this.#sticky = new StickyAddresses(join(stateDir, 'sticky.json'), log);
+    const addresses = new AddressStore(join(stateDir, 'networks'), this.#files);
+    this.#ipam = new Ipam(addresses, log, this.#sticky.all());
   }
 
   /**
@@ -136,6 +140,11 @@ export class AttachmentRegistry implements PodSource {
 
   all(): RegisteredAttachment[] {
     return [...this.#entries.values()];
+  }
+
+  /** The addresses that a pod of this name had here before; perhaps another's by now. */
+  rememberedFor({ network, ifname }: AttachmentKey, sticky: string | undefined): readonly Address[] {
+    return sticky === undefined ? [] : this.#sticky.of({ network, ifname, name: sticky });
   }
 
   /**
@@ -225,6 +234,7 @@ export class AttachmentRegistry implements PodSource {
   /** Afterwards nothing is open, and another daemon may use the directory. */
   async close(): Promise<void> {
     this.#ipam.close();
+    this.#sticky.close();
     await this.#files.close();
     this.#lock[Symbol.dispose]();
   }
@@ -262,6 +272,8 @@ export class AttachmentRegistry implements PodSource {
   /** Only when no file names the attachment any more may another have its addresses. */
   async #giveUp(attachment: Attachment): Promise<void> {
     const addresses = attachment.addresses.map(({ address }) => address);
+    const { network, ifname, sticky } = attachment;
+    if (sticky !== undefined) this.#sticky.remember({ network, ifname, name: sticky }, addresses);
     await this.#ipam.removeFiles(attachment, addresses);
     await this.#records.remove(attachment.hostInterface);
     this.#ipam.free(attachment, addresses);

@@ -18,6 +18,8 @@ export interface AttachmentRequest {
   readonly netns: string;
   /** Kubernetes' `namespace/name`. */
   readonly pod: string | undefined;
+  /** The name by which the pod gets the address back that it had before. */
+  readonly sticky: string | undefined;
 }
 
 export const keyOf = ({ config, containerID, ifname }: AttachmentRequest): AttachmentKey => ({
@@ -44,6 +46,8 @@ export type CniRequest = AttachmentRequest | NetworkRequest | VersionRequest;
 /** The version of the specification in which a verb came. */
 const VERB_SINCE: Partial<Record<CniVerb, CniVersion>> = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' };
 
+/** A namespace's and a pod's name have 63 and 253 characters at most. */
+const MAX_STICKY_LENGTH = 512;
 const CONTAINER_ID = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 /** What runtimes and Kubernetes pass; others only with IgnoreUnknown. */
 const KNOWN_ARGS = new Set([
@@ -54,6 +58,7 @@ const KNOWN_ARGS = new Set([
   'K8S_POD_NAMESPACE',
   'K8S_POD_UID',
   'K8S_POD_INFRA_CONTAINER_ID',
+  'VTEPD_STICKY',
 ]);
 
 /** @throws CniError 4 (a variable, named), and those of parseNetworkConfiguration */
@@ -80,14 +85,23 @@ export function parseRequest(frame: RequestFrame): CniRequest {
   checkInterfaceName(frame.ifname);
   if (frame.netns === '' && verb !== 'DEL') throw environment('CNI_NETNS', 'is not set');
   const [namespace, name] = [args.get('K8S_POD_NAMESPACE'), args.get('K8S_POD_NAME')];
+  const pod = name === undefined ? undefined : `${namespace ?? 'default'}/${name}`;
   return {
     verb,
     config,
     containerID: frame.containerID,
     ifname: frame.ifname,
     netns: frame.netns,
-    pod: name === undefined ? undefined : `${namespace ?? 'default'}/${name}`,
+    pod,
+    sticky: stickyName(config, pod),
   };
+}
+
+/** A name that the operator chose is never one that Kubernetes made, and the other way round. */
+function stickyName({ sticky }: NetworkConfiguration, pod: string | undefined): string | undefined {
+  if (sticky === false) return undefined;
+  const name = sticky === undefined ? pod && `pod ${pod}` : `name ${sticky}`;
+  return name !== undefined && name.length <= MAX_STICKY_LENGTH ? name : undefined;
 }
 
 /** The version an answer to these bytes should have, whatever else may be wrong with them. */

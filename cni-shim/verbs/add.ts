@@ -48,6 +48,7 @@ export async function add(
 
   let attachment = await reserve(context, request, facts, preferred);
   try {
+    requireSameLease(context, facts);
     context.checkpoint('add:reserved');
     const onDisk = registry.flushed();
     // Awaited below; until then a failure is not unhandled.
@@ -103,6 +104,13 @@ function usableFacts({ network }: VerbContext, { config }: AttachmentRequest): P
   return facts;
 }
 
+/** The lease may have been replaced while the way was cleared: the address would be of one that is given back. */
+function requireSameLease({ network }: VerbContext, facts: PodNetworkFacts): void {
+  const now = network.facts();
+  const isSame = FAMILIES.every((family) => now?.gateways[family] === facts.gateways[family]);
+  if (!isSame) throw new CniError(CNI_CODES.tryAgainLater, "vtepd's lease has changed just now");
+}
+
 /**
  * Refuses an attachment that stands, and an interface name that is taken; removes what an interrupted ADD
  * or a namespace that vanished without a DEL left behind.
@@ -144,10 +152,14 @@ async function reserve(
   facts: PodNetworkFacts,
   preferred: readonly Address[],
 ): Promise<Attachment> {
-  const { config, netns, pod } = request;
+  const { config, netns, pod, sticky } = request;
   const holder = keyOf(request);
   const { subnets, gateways } = facts;
-  return registry.reserve({ holder, subnets, gateways, asked: config.addresses, preferred }, (addresses) => {
+  const wishes = {
+    asked: config.addresses,
+    preferred: [...preferred, ...registry.rememberedFor(holder, sticky)],
+  };
+  return registry.reserve({ holder, subnets, gateways, ...wishes }, (addresses) => {
     const [first] = addresses;
     if (first === undefined) {
       throw new CniError(CNI_CODES.tryAgainLater, 'vtepd is not ready: its lease has no subnet');
@@ -162,6 +174,7 @@ async function reserve(
       mtuBytes: config.mtuBytes ?? facts.mtuBytes,
       hairpin: config.hairpin,
       pod,
+      sticky,
       netns,
     };
   });

@@ -30,6 +30,7 @@ describe('the network configuration', () => {
       defaultRoute: true,
       addresses: [],
       mac: undefined,
+      sticky: undefined,
       dns: undefined,
       prevResult: undefined,
       validAttachments: undefined,
@@ -77,6 +78,9 @@ describe('the network configuration', () => {
       [{ args: { cni: { ips: {} } } }, 'args.cni.ips: expected array'],
       [{ dns: { nameservers: '10.0.0.1' } }, 'dns.nameservers: expected array'],
       [{ socket: 1 }, 'socket: expected string'],
+      [{ vtepd: 'x' }, 'vtepd: expected object'],
+      [{ vtepd: { sticky: true } }, 'vtepd.sticky: '],
+      [{ vtepd: { sticky: 'two words' } }, 'vtepd.sticky: must be a name'],
       [{ name: undefined }, 'name: expected string'],
       [{ name: '../etc' }, 'name: must be letters'],
       [{ name: 'a'.repeat(256) }, 'name: must be letters'],
@@ -91,6 +95,7 @@ describe('the network configuration', () => {
       expect(error.message).to.include(text);
     }
     expect(refusal(() => parse({}, { MAC: 'x' })).message).to.include('CNI_ARGS MAC: "x"');
+    expect(refusal(() => parse({}, { VTEPD_STICKY: '' })).message).to.include('CNI_ARGS VTEPD_STICKY: must');
     expect(refusal(() => parse({}, { IP: 'x' })).message).to.include('CNI_ARGS IP: "x"');
   });
 
