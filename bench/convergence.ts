@@ -61,6 +61,8 @@ interface SizeFigures {
 interface DaemonFigures {
   readonly spawnToReadyMs: Spread;
   readonly storeToReadyMs: Spread;
+  /** spawnToReadyMs less the time in which other programs had the processor. */
+  readonly undisturbedMs: Spread;
 }
 
 interface Rounds {
@@ -136,7 +138,8 @@ async function batchAlone(size: number, { signal }: BenchIo): Promise<BatchTimes
 
 function daemonLine(all: TimedStart[], one: TimedStart): string {
   all.push(one);
-  return `${one.spawnToReadyMs.toFixed()} ms from its start, ${one.storeToReadyMs} ms from the store's answer`;
+  const { spawnToReadyMs, storeToReadyMs, waitedMs } = one;
+  return `${spawnToReadyMs.toFixed()} ms from its start, ${storeToReadyMs} ms from the store's answer; others had the processor for ${waitedMs.toFixed()} ms`;
 }
 
 function line<K extends string, T extends { readonly [key in K]: number }>(all: T[], one: T, key: K): string {
@@ -147,6 +150,7 @@ function line<K extends string, T extends { readonly [key in K]: number }>(all: 
 const daemonFigures = (starts: readonly TimedStart[]): DaemonFigures => ({
   spawnToReadyMs: spread(starts.map(({ spawnToReadyMs }) => spawnToReadyMs)),
   storeToReadyMs: spread(starts.map(({ storeToReadyMs }) => storeToReadyMs)),
+  undisturbedMs: spread(starts.map(({ spawnToReadyMs, waitedMs }) => spawnToReadyMs - waitedMs)),
 });
 
 function aimsOf(figures: Readonly<Record<string, SizeFigures>>): Aim[] {

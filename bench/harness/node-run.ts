@@ -8,6 +8,7 @@ import type { LabStoreKind } from '../../overlay/lab/lab-store.ts';
 import { DeadlineError, until } from '../../overlay/lab/wait.ts';
 import { monotonicMs } from './machine.ts';
 import { NETWORK_CONFIG } from './peers.ts';
+import { scheduling } from './process.ts';
 
 /** A start of 50,000 peers takes seconds; gateway routes, half a minute. */
 const READY_DEADLINE_MS = 180_000;
@@ -23,6 +24,8 @@ export interface TimedStart {
   readonly spawnToReadyMs: number;
   /** The same from its log's line that the store answers; whole milliseconds. */
   readonly storeToReadyMs: number;
+  /** Of spawnToReadyMs, how long the main thread waited for a processor that others had. */
+  readonly waitedMs: number;
 }
 
 /** A lab for numbered peers: one network for 60,000 nodes. The caller closes it. */
@@ -47,6 +50,7 @@ export async function timedStart(
     const last = (await daemon.log()).slice(-LOG_CHARACTERS);
     throw new Error(`${node.name}: ${error instanceof Error ? error.message : error}; its log ends: ${last}`);
   });
+  const waitedMs = scheduling(daemon.pid).waited;
   const readyAt = async (): Promise<number | undefined> => {
     const lines = (await daemon.log()).slice(logged);
     const [ready, answer] = [
@@ -56,7 +60,7 @@ export async function timedStart(
     return ready === undefined || answer === undefined ? undefined : ready - answer;
   };
   const waiting = { what: 'the log to say that the daemon is ready', deadlineMs: LOG_DEADLINE_MS, signal };
-  return { spawnToReadyMs: readyMs - startedMs, storeToReadyMs: await until(readyAt, waiting) };
+  return { spawnToReadyMs: readyMs - startedMs, storeToReadyMs: await until(readyAt, waiting), waitedMs };
 }
 
 /** When a file that is not there yet came; monotonic milliseconds. */

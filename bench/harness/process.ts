@@ -19,17 +19,32 @@ export function cpuMs(pid: number): CpuTime {
   return { user: Number(fields[11]) * TICK_MS, system: Number(fields[12]) * TICK_MS };
 }
 
-/** At rest: of this long a look, the main thread ran for less than a tenth. */
+/** What the main thread of a process did until now; milliseconds. */
+export interface Scheduling {
+  readonly ran: number;
+  /** It could have run, and another had the processor: what a busy machine adds to every figure. */
+  readonly waited: number;
+}
+
+export function scheduling(pid: number): Scheduling {
+  const [ran, waited] = readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ');
+  return { ran: Number(ran) / 1e6, waited: Number(waited) / 1e6 };
+}
+
+/** At rest: of this long a look, the main thread neither ran nor waited to run for more than a tenth. */
 const LOOK_MS = 30;
-const IDLE_DEADLINE_MS = 30_000;
+const IDLE_DEADLINE_MS = 60_000;
 
 /** Waits until the process has nothing to do. @throws DeadlineError, the signal's reason */
 export async function untilIdle(pid: number, signal: AbortSignal): Promise<void> {
-  const ranMs = (): number => Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  const busyMs = (): number => {
+    const { ran, waited } = scheduling(pid);
+    return ran + waited;
+  };
   const isIdle = async (): Promise<boolean> => {
-    const before = ranMs();
+    const before = busyMs();
     await delay(LOOK_MS, undefined, { signal });
-    return ranMs() - before < LOOK_MS / 10;
+    return busyMs() - before < LOOK_MS / 10;
   };
   await until(isIdle, { what: 'the daemon to be at rest', deadlineMs: IDLE_DEADLINE_MS, everyMs: 1, signal });
 }
