@@ -18,6 +18,7 @@ import type { LeaseView } from '../store/lease-view.ts';
 import { fitsNetwork, type Random } from '../store/subnet-choice.ts';
 import { deviceName, type Settings } from './config/settings.ts';
 import { formerNetworks, networksInUse } from './desired/former-networks.ts';
+import { routesDirectly } from './desired/on-link.ts';
 import { carriedFamilies, type FormerState, type OverlayIdentity, wantOverlay } from './desired/overlay.ts';
 import type { PodSource, Readiness } from './desired/pods.ts';
 import type { Underlay, UnderlayFacts, UnderlayWishes } from './desired/underlay.ts';
@@ -309,7 +310,7 @@ export class OverlayNode {
     const overlayNetworks = [network, ...this.#options.memory.networks].flatMap(({ networks }) =>
       FAMILIES.flatMap((family) => networks[family]?.network ?? []),
     );
-    this.#underlayWatch.setNeeds({ families, overlayNetworks });
+    this.#underlayWatch.setNeeds({ families, overlayNetworks, reach: routesDirectly(network.backend) });
   }
 
   #settleAttributes(): void {

@@ -122,8 +122,12 @@ export function updateGauges(
 ): void {
   if (firewall !== undefined) metrics.drops(firewall.drops());
   let programmed = 0;
-  for (const peer of reconciler.peers.values()) if (reconciler.missing(peer).length === 0) programmed++;
-  metrics.peers(reconciler.peers.size, programmed);
+  let direct = 0;
+  for (const peer of reconciler.peers.values()) {
+    if (reconciler.missing(peer).length === 0) programmed++;
+    if (peer.paths.some(({ travel }) => travel === 'direct')) direct++;
+  }
+  metrics.peers(reconciler.peers.size, programmed, direct);
   metrics.unusedLeases(node.view?.malformed.size ?? 0, reconciler.skipped.size);
   const facts = reconciler.podFacts();
   if (facts === undefined) return;
@@ -155,13 +159,16 @@ function leaseStatus(lease: Lease, held: HeldLease | undefined): LeaseStatus {
 function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
   if (wanted === undefined) return null;
   const device = wanted.vxlan.ipv4 ?? wanted.vxlan.ipv6;
-  const { vni, port } = wanted.network.backend;
+  const { type, directRouting } = wanted.network.backend;
+  const tunnels = type === 'vxlan';
   return {
-    device: device?.name ?? '',
-    vni,
-    port,
+    backend: type,
+    directRouting: tunnels && directRouting,
+    device: device?.name ?? null,
+    vni: device?.vni ?? null,
+    port: device?.port ?? null,
     mtuBytes: wanted.bridge.mtuBytes,
-    datapath: 'kernel',
+    datapath: tunnels ? 'kernel' : 'direct',
     bridge: wanted.bridge.name,
     networks: FAMILIES.flatMap((family) => textOf(wanted.network.networks[family]?.network) ?? []),
   };
@@ -177,6 +184,8 @@ function peerStatus(peer: Peer, missing: readonly string[]): PeerStatus {
     publicIPv6: ipv6?.remote,
     vtepMAC: ipv4?.mac,
     vtepMACIPv6: ipv6?.mac,
+    route: ipv4?.travel,
+    routeIPv6: ipv6?.travel,
     programmed: missing.length === 0,
     missing,
   };

@@ -11,6 +11,7 @@ import {
   type Underlay,
   type UnderlayFacts,
   type UnderlayWishes,
+  withReach,
 } from './desired/underlay.ts';
 import type { Log } from './ops/log.ts';
 
@@ -19,6 +20,8 @@ export interface UnderlayNeeds {
   readonly families: readonly Family[];
   /** Pods' networks: addresses in them are never the underlay's. */
   readonly overlayNetworks: readonly Subnet[];
+  /** What is on the link is asked too: some peers are routed directly. */
+  readonly reach: boolean;
 }
 
 export interface UnderlayWatchOptions {
@@ -75,10 +78,12 @@ export class UnderlayWatch {
   look(): void {
     if (this.#needs === undefined) return;
     const { read, log, onChange } = this.#options;
-    const { families, overlayNetworks } = this.#needs;
+    const { families, overlayNetworks, reach } = this.#needs;
     let found: Underlay;
     try {
-      found = chooseUnderlay(this.#wishes, read(this.#wishes), families, overlayNetworks);
+      const facts = read(this.#wishes);
+      found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks);
+      if (reach) found = this.#keepReach(found) ?? withReach(found, facts.routes);
     } catch (error) {
       if (!(error instanceof NoUnderlayError)) throw error;
       if (this.#problem !== error.message) {
@@ -93,16 +98,29 @@ export class UnderlayWatch {
     const before = this.#underlay;
     if (JSON.stringify(found) === JSON.stringify(before)) return;
     this.#underlay = found;
-    log.info('underlay', {
-      device: found.link.name,
-      address: Object.values(found.publicAddress).join(' '),
-      mtuBytes: found.link.mtuBytes,
-      reason: found.why,
-    });
+    if (before === undefined || !sameUnderlay(before, found)) {
+      log.info('underlay', {
+        device: found.link.name,
+        address: Object.values(found.publicAddress).join(' '),
+        mtuBytes: found.link.mtuBytes,
+        reason: found.why,
+      });
+    } else log.debug('another part of the underlay is on the link now', { device: found.link.name });
     onChange(found, before);
+  }
+
+  /** A link that is down has no routes: what was on it is there again when it is up. */
+  #keepReach(found: Underlay): Underlay | undefined {
+    const before = this.#underlay;
+    if (found.link.up || before?.link.index !== found.link.index) return undefined;
+    return before.reach === undefined ? undefined : { ...found, reach: before.reach };
   }
 
   close(): void {
     clearTimeout(this.#timer);
   }
 }
+
+/** Whether all that is told of them in words is the same. */
+const sameUnderlay = (a: Underlay, b: Underlay): boolean =>
+  JSON.stringify({ ...a, reach: undefined }) === JSON.stringify({ ...b, reach: undefined });

@@ -126,7 +126,7 @@ export const WHOLE_DEVICES: typeof SINGLE_OBJECTS = {
 
 const peerOf = ({ peers }: Victim, round: number): NumberedPeer => numberedPeer((round * 37) % peers);
 
-const vxlanOf = (victim: Victim) => linkNamed(victim, victim.status.overlay?.device);
+const vxlanOf = (victim: Victim) => linkNamed(victim, victim.status.overlay?.device ?? undefined);
 
 function linkNamed({ netlink }: Victim, name: string | undefined) {
   const link = findLink(netlink, name ?? '');

@@ -6,7 +6,14 @@
  * it (a part behind a router or a VPN, an address of our own, a broadcast address) is not. A default route
  * without a gateway says nothing about who is near, and does not count.
  */
-import { type Address, formatSubnet, type Subnet, subnetContains } from '../../store/address.ts';
+import {
+  type Address,
+  formatSubnet,
+  isLinkLocal,
+  isMulticast,
+  type Subnet,
+  subnetContains,
+} from '../../store/address.ts';
 import type { BackendConfig } from '../../store/lease.ts';
 
 /** A route that is not one of ours, as far as it tells what is on a link. */
@@ -33,7 +40,7 @@ export const routesDirectly = ({ type, directRouting }: BackendConfig): boolean 
 export function linkReach(routes: Iterable<NearRoute>, linkIndex: number): LinkReach {
   const best = new Map<string, NearRoute>();
   for (const route of routes) {
-    if (route.destination.prefixLength === 0) continue;
+    if (tellsNothing(route.destination)) continue;
     const key = formatSubnet(route.destination);
     const known = best.get(key);
     if (known === undefined || (route.metric ?? 0) < (known.metric ?? 0)) best.set(key, route);
@@ -53,6 +60,10 @@ export function isOnLink(address: Address, reach: LinkReach | undefined): boolea
   if (reach === undefined) return false;
   return longest(address, reach.onLink) > longest(address, reach.elsewhere);
 }
+
+/** Link-local addresses are on every link, and nobody's public one. */
+const tellsNothing = ({ address, prefixLength }: Subnet): boolean =>
+  prefixLength === 0 || isLinkLocal(address) || isMulticast(address);
 
 const longest = (address: Address, subnets: readonly Subnet[]): number =>
   subnets.reduce(

@@ -4,6 +4,7 @@
  */
 import {
   type Address,
+  FAMILIES,
   type Family,
   isLinkLocal,
   isLoopback,
@@ -38,8 +39,8 @@ export interface UnderlayFacts {
   readonly reaching?: { readonly linkIndex: number; readonly source?: Address | undefined } | undefined;
   /** Default routes, the best first. */
   readonly defaultRoutes: readonly { readonly family: Family; readonly linkIndex: number }[];
-  /** All routes but our own, for what the link reaches by itself. */
-  readonly routes?: readonly NearRoute[] | undefined;
+  /** All routes but our own. */
+  readonly routes: readonly NearRoute[];
 }
 
 export interface UnderlayWishes {
@@ -55,7 +56,7 @@ export interface Underlay {
   readonly localAddress: PerFamily<Address>;
   /** Where peers send theirs: what `--public-ip` says, else the local address. */
   readonly publicAddress: PerFamily<Address>;
-  /** What is on the link; absent where the routes are not known. */
+  /** What is on the link; only where it matters. */
   readonly reach?: PerFamily<LinkReach> | undefined;
   /** Why this interface, for people. */
   readonly why: string;
@@ -101,18 +102,17 @@ export function chooseUnderlay(
       `interface ${choice.link.name} (${choice.why}) has no global ${lacking.join(' or ')} address yet`,
     );
   }
-  const { link, why } = choice;
-  return { link, localAddress, publicAddress, why, reach: reachOf(link, facts.routes, families) };
+  return { link: choice.link, localAddress, publicAddress, why: choice.why };
 }
 
-function reachOf(
-  { index }: UnderlayLink,
-  routes: UnderlayFacts['routes'],
-  families: readonly Family[],
-): Underlay['reach'] {
-  if (routes === undefined) return undefined;
-  const ofFamily = (family: Family) => routes.filter(({ destination }) => destination.family === family);
-  return Object.fromEntries(families.map((family) => [family, linkReach(ofFamily(family), index)]));
+/** The same, with what is on its link. */
+export function withReach(underlay: Underlay, routes: readonly NearRoute[]): Underlay {
+  const reachOf = (family: Family): LinkReach =>
+    linkReach(
+      routes.filter(({ destination }) => destination.family === family),
+      underlay.link.index,
+    );
+  return { ...underlay, reach: Object.fromEntries(FAMILIES.map((family) => [family, reachOf(family)])) };
 }
 
 function chooseLink(wishes: UnderlayWishes, facts: UnderlayFacts, families: readonly Family[]): Choice {

@@ -28,8 +28,8 @@ export interface VerbReport {
 
 /** What the rooms tell. */
 export interface Recorder {
-  /** Other nodes' leases, and how many of them the kernel holds whole. */
-  peers(wanted: number, programmed: number): void;
+  /** Other nodes' leases, how many of them the kernel holds whole, and how many are routed without the tunnel. */
+  peers(wanted: number, programmed: number, direct: number): void;
   /** Leases in the store that are not used: unreadable, or refused. */
   unusedLeases(malformed: number, skipped: number): void;
   pass(report: PassReport): void;
@@ -85,7 +85,7 @@ export function createMetrics(): Metrics {
 
   return {
     contentType: CONTENT_TYPE,
-    peers: (wanted, programmed) => tell((to) => to.peers(wanted, programmed)),
+    peers: (wanted, programmed, direct) => tell((to) => to.peers(wanted, programmed, direct)),
     unusedLeases: (malformed, skipped) => tell((to) => to.unusedLeases(malformed, skipped)),
     pass: (report) => tell((to) => to.pass(report)),
     repair: (kind, count) => tell((to) => to.repair(kind, count)),

@@ -40,6 +40,7 @@ export function createPrometheusMetrics(): PrometheusMetrics {
   const isReady = gauge('vtepd_ready', '1 when a pod attached now works.');
   const wanted = gauge('vtepd_peers_wanted', 'Other nodes whose lease is to be programmed.');
   const programmed = gauge('vtepd_peers_programmed', 'Of those, how many the kernel holds whole.');
+  const direct = gauge('vtepd_peers_direct', 'Of those wanted, how many are routed without the tunnel.');
   const dropped = gauge(
     'vtepd_dropped_packets',
     'Packets that the filter dropped since its tables were made, by reason.',
@@ -73,9 +74,10 @@ export function createPrometheusMetrics(): PrometheusMetrics {
   registerProcess(registry);
 
   return {
-    peers(wantedCount, programmedCount) {
+    peers(wantedCount, programmedCount, directCount) {
       wanted.set(wantedCount);
       programmed.set(programmedCount);
+      direct.set(directCount);
     },
     drops(packets) {
       for (const [reason, count] of Object.entries(packets)) dropped.set({ reason }, count);

@@ -73,8 +73,10 @@ function facts(report: StatusReport, now: Date): string {
   }
   if (overlay !== null) {
     const { device, vni, port, mtuBytes, datapath, bridge, networks } = overlay;
-    rows.push(['overlay', `${device}, VNI ${vni}, UDP port ${port}, MTU ${mtuBytes}, data path ${datapath}`]);
+    const tunnel = device === null ? overlay.backend : `${device}, VNI ${vni}, UDP port ${port}`;
+    rows.push(['overlay', `${tunnel}, MTU ${mtuBytes}, data path ${datapath}`]);
     rows.push(['', `bridge ${bridge}, cluster network ${networks.join(', ')}`]);
+    if (overlay.directRouting) rows.push(['', "peers on the underlay's link are routed directly"]);
   } else {
     rows.push(['overlay', 'none yet']);
   }
@@ -100,25 +102,32 @@ function leaseText({ lease }: StatusReport, now: Date): string {
     lease.expiresAt === null
       ? 'does not expire'
       : `expires in ${duration(Date.parse(lease.expiresAt) - now.getTime())} unless renewed`;
-  return `${both(lease.subnet, lease.subnetIPv6)} at ${both(lease.publicIP, lease.publicIPv6)}, VTEP ${both(lease.vtepMAC, lease.vtepMACIPv6)}, ${end}`;
+  const vtep = both(lease.vtepMAC, lease.vtepMACIPv6);
+  const at = `${both(lease.subnet, lease.subnetIPv6)} at ${both(lease.publicIP, lease.publicIPv6)}`;
+  return `${at}${vtep === '-' ? '' : `, VTEP ${vtep}`}, ${end}`;
 }
 
 const both = (ipv4: string | undefined, ipv6: string | undefined): string =>
   [ipv4, ipv6].filter((value) => value !== undefined).join(', ') || '-';
 
+const routes = ({ route, routeIPv6 }: PeerStatus): string =>
+  [...new Set([route, routeIPv6])].filter((each) => each !== undefined).join(', ');
+
 /** Those with something missing come first. */
 function peers(report: StatusReport, options: RenderOptions): string {
+  const mixed = report.overlay?.directRouting === true;
   const sorted = [...report.peers].sort((a, b) => Number(a.programmed) - Number(b.programmed));
   const row = (peer: PeerStatus) => [
     both(peer.subnet, peer.subnetIPv6),
     both(peer.publicIP, peer.publicIPv6),
     both(peer.vtepMAC, peer.vtepMACIPv6),
+    ...(mixed ? [routes(peer)] : []),
     peer.programmed ? 'yes' : `NO: missing ${peer.missing.join(', ') || 'everything'}`,
   ];
   if (sorted.length === 0) return 'Peers: none';
   return list(
     `Peers (${sorted.length})`,
-    ['SUBNET', 'PUBLIC IP', 'VTEP MAC', 'PROGRAMMED'],
+    ['SUBNET', 'PUBLIC IP', 'VTEP MAC', ...(mixed ? ['ROUTE'] : []), 'PROGRAMMED'],
     sorted,
     row,
     options,

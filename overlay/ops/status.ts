@@ -60,15 +60,23 @@ export interface UnderlayStatus {
 }
 
 export interface OverlayStatus {
-  readonly device: string;
-  readonly vni: number;
-  readonly port: number;
+  /** The network's: `vxlan`, `host-gw`. */
+  readonly backend: string;
+  /** Peers on the underlay's link are routed directly, the others through the tunnel. */
+  readonly directRouting: boolean;
+  /** The tunnel's; null where there is none, with the host-gw backend. */
+  readonly device: string | null;
+  readonly vni: number | null;
+  readonly port: number | null;
   readonly mtuBytes: number;
   readonly datapath: 'kernel' | 'userspace' | 'direct';
   readonly bridge: string;
   /** The cluster's: `10.244.0.0/16`. */
   readonly networks: readonly string[];
 }
+
+/** Through the tunnel, or by a plain route to its public address. */
+export type RouteStatus = 'tunnel' | 'direct';
 
 /** The network configuration in the store, and what changes of it left behind. */
 export interface NetworkStatus {
@@ -94,6 +102,9 @@ export interface PeerStatus {
   readonly publicIPv6?: string | undefined;
   readonly vtepMAC?: string | undefined;
   readonly vtepMACIPv6?: string | undefined;
+  /** How its pods are reached. */
+  readonly route?: RouteStatus | undefined;
+  readonly routeIPv6?: RouteStatus | undefined;
   /** The kernel holds all of its objects. */
   readonly programmed: boolean;
   /** What it does not hold: `route 10.244.5.0/24`, `neighbour 10.244.5.0`, ... */

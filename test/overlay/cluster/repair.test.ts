@@ -125,7 +125,7 @@ async function factsOf(cluster: Cluster): Promise<Facts> {
   }
   const network = (subnet: string): string => subnet.slice(0, subnet.indexOf('/'));
   return {
-    device: overlay.device,
+    device: overlay.device ?? '',
     bridge: overlay.bridge,
     gateway: lease.subnet.replace(/\.0\/24$/, '.1/24'),
     ownAddress: `${network(lease.subnet)}/32`,

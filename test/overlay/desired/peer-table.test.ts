@@ -17,6 +17,13 @@ const network: NetworkConfig = {
   backend: { type: 'vxlan', vni: 1, port: 8472, directRouting: false },
 };
 
+/** With DirectRouting, and these prefixes on the link. */
+const directContext = (onLink: readonly string[]): PeerContext => ({
+  ...context,
+  network: { ...network, backend: { ...network.backend, directRouting: true } },
+  reach: { ipv4: { onLink: onLink.map(parseSubnet), elsewhere: [] } },
+});
+
 const context: PeerContext = {
   network,
   families: ['ipv4'],
@@ -54,9 +61,11 @@ function lease({
 
 const ignore: EntryObserver = { neighbour() {}, fdb() {}, gateway() {}, route() {}, remote() {} };
 
-function tableOf(...leases: readonly Lease[]): PeerTable {
+const tableOf = (...leases: readonly Lease[]): PeerTable => tableIn(context, leases);
+
+function tableIn(where: PeerContext, leases: readonly Lease[]): PeerTable {
   const table = new PeerTable(ignore);
-  table.judgeAll(context, leases);
+  table.judgeAll(where, leases);
   return table;
 }
 
@@ -151,6 +160,101 @@ describe('PeerTable', () => {
     expect(touched).to.include.members(['fdb 02:00:00:00:00:09', 'remote 192.0.2.9', 'remote 192.0.2.10']);
   });
 
+  it('routes a peer on the link directly: neither neighbour nor FDB entry, and still admits its VXLAN', () => {
+    const table = tableIn(directContext(['192.0.2.0/24']), [lease({ subnet: '10.244.5.0/24' })]);
+    const { neighbours, fdb, gateways, routes, remotes } = table.wanted('ipv4');
+    expect(neighbours.size + fdb.size).to.equal(0);
+    expect([...gateways]).to.deep.equal([['192.0.2.9', 'direct']]);
+    expect(routes.get('10.244.5.0/24')).to.include({ travel: 'direct', gateway: '192.0.2.9' });
+    expect([...remotes.keys()]).to.deep.equal(['192.0.2.9']);
+  });
+
+  it('does so only where the network says so', () => {
+    const reach = directContext(['192.0.2.0/24']).reach;
+    const table = tableIn({ ...context, reach }, [lease({ subnet: '10.244.5.0/24' })]);
+    expect(table.wanted('ipv4').routes.get('10.244.5.0/24')).to.include({ travel: 'tunnel' });
+  });
+
+  it('moves one of two leases of one VTEP, then the other, without taking away what is still in use', () => {
+    const leases = [lease({ subnet: '10.244.5.0/24' }), lease({ subnet: '10.244.6.0/24' })];
+    const table = tableIn(directContext([]), leases);
+    const { fdb, gateways } = table.wanted('ipv4');
+    expect(fdb.size).to.equal(1);
+    const direct = directContext(['192.0.2.0/24']);
+    table.judgeAll(direct, leases);
+    expect([fdb.size, [...gateways]]).to.deep.equal([0, [['192.0.2.9', 'direct']]]);
+    table.delete('10.244.5.0-24');
+    expect([...gateways.keys()]).to.deep.equal(['192.0.2.9']);
+    table.judgeAll(directContext([]), leases);
+    expect([...fdb.values(), ...gateways.keys()]).to.deep.equal(['192.0.2.9', '10.244.5.0', '10.244.6.0']);
+  });
+
+  it('a VTEP MAC at two addresses is refused also where no tunnel leads to it', () => {
+    const table = tableIn(directContext(['192.0.2.0/24']), [
+      lease({ subnet: '10.244.5.0/24' }),
+      lease({ subnet: '10.244.6.0/24', address: '192.0.2.66' }),
+    ]);
+    expect(table.skipped.get('10.244.6.0-24')?.reason).to.match(/10\.244\.5\.0-24 has its VTEP MAC/);
+  });
+
+  describe('with host-gw', () => {
+    const hostGw = (onLink: readonly string[]): PeerContext => ({
+      ...directContext(onLink),
+      network: { ...network, backend: { ...network.backend, type: 'host-gw' } },
+    });
+    const bare = (subnet: string, address: string): Lease => ({
+      key: subnet.replace('/', '-'),
+      subnets: { ipv4: parseSubnet(subnet) },
+      attributes: { publicAddress: { ipv4: parseAddress(address) }, backend: 'host-gw', vtep: {} },
+    });
+
+    it('needs no VTEP, and names a peer that is not on the link; the others work', () => {
+      const table = tableIn(hostGw(['192.0.2.0/24']), [
+        bare('10.244.5.0/24', '192.0.2.5'),
+        bare('10.244.6.0/24', '198.51.100.6'),
+      ]);
+      expect([...table.wanted('ipv4').routes.keys()]).to.deep.equal(['10.244.5.0/24']);
+      expect(table.skipped.get('10.244.6.0-24')?.reason).to.match(
+        /198\.51\.100\.6 is not on the underlay link, and the host-gw backend has no tunnel: /,
+      );
+    });
+
+    it('serves the family that is on the link, and says of the other that it is not', () => {
+      const where = hostGw(['192.0.2.0/24']);
+      const families: PeerContext = {
+        ...where,
+        families: ['ipv4', 'ipv6'],
+        network: {
+          ...where.network,
+          networks: {
+            ...network.networks,
+            ipv6: {
+              network: parseSubnet('fd00:244::/48'),
+              subnetLength: 64,
+              subnetMin: parseAddress('fd00:244:0:1::'),
+              subnetMax: parseAddress('fd00:244:0:ffff::'),
+            },
+          },
+        },
+      };
+      const both = bare('10.244.5.0/24', '192.0.2.5');
+      const table = tableIn(families, [
+        {
+          ...both,
+          subnets: { ...both.subnets, ipv6: parseSubnet('fd00:244:0:5::/64') },
+          attributes: {
+            ...both.attributes,
+            publicAddress: { ...both.attributes.publicAddress, ipv6: parseAddress('2001:db8::5') },
+          },
+        },
+      ]);
+      const peer = table.peers.get(both.key);
+      expect(peer?.paths.map(({ family, travel }) => [family, travel])).to.deep.equal([['ipv4', 'direct']]);
+      expect(peer?.unreachable).to.have.length(1);
+      expect(peer?.unreachable[0]).to.match(/2001:db8::5 is not on the underlay link/);
+    });
+  });
+
   it('holds, after any changes, just the entries of its peers', () => {
     const sketches = fc.record({
       subnet: fc.constantFrom(
@@ -163,7 +267,8 @@ describe('PeerTable', () => {
       address: fc.constantFrom('192.0.2.8', '192.0.2.9', '192.0.2.1'),
       mac: fc.constantFrom('02:00:00:00:00:08', '02:00:00:00:00:09'),
     });
-    const steps = fc.array(fc.tuple(fc.constantFrom('put', 'delete', 'judge'), sketches), { maxLength: 30 });
+    const kinds = fc.constantFrom('put', 'delete', 'judge', 'judge directly', 'judge partly directly');
+    const steps = fc.array(fc.tuple(kinds, sketches), { maxLength: 30 });
     fc.assert(
       fc.property(steps, (changes) => {
         const table = tableOf();
@@ -176,12 +281,17 @@ describe('PeerTable', () => {
           } else if (step === 'delete') {
             stored.delete(changed.key);
             table.delete(changed.key);
-          } else table.judgeAll(context, stored.values());
+          } else {
+            const onLink = step === 'judge directly' ? '192.0.2.0/24' : '192.0.2.8/32';
+            table.judgeAll(step === 'judge' ? context : directContext([onLink]), stored.values());
+          }
         }
         const paths = [...table.peers.values()].flatMap((peer) => peer.paths);
-        const { neighbours, fdb, routes, remotes } = table.wanted('ipv4');
-        expect(new Map(neighbours)).to.deep.equal(new Map(paths.map((path) => [path.gateway, path.mac])));
-        expect(new Map(fdb)).to.deep.equal(new Map(paths.map((path) => [path.mac, path.remote])));
+        const { neighbours, fdb, gateways, routes, remotes } = table.wanted('ipv4');
+        const tunnels = paths.filter(({ travel }) => travel === 'tunnel');
+        expect(new Map(neighbours)).to.deep.equal(new Map(tunnels.map((path) => [path.gateway, path.mac])));
+        expect(new Map(fdb)).to.deep.equal(new Map(tunnels.map((path) => [path.mac, path.remote])));
+        expect(new Map(gateways)).to.deep.equal(new Map(paths.map((path) => [path.gateway, path.travel])));
         expect(new Map(routes)).to.deep.equal(
           new Map(paths.map((path) => [formatSubnet(path.subnet), path])),
         );

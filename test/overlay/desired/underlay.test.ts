@@ -36,6 +36,7 @@ const facts: UnderlayFacts = {
     address(4, '10.244.9.1'),
   ],
   defaultRoutes: [{ family: 'ipv4', linkIndex: 2 }],
+  routes: [],
 };
 
 const wishes: UnderlayWishes = { names: [], patterns: [], publicAddress: {} };

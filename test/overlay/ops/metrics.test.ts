@@ -6,7 +6,7 @@ describe('ops: metrics', () => {
   it('counts what it is told, under names that say what', async () => {
     const metrics = createMetrics();
     metrics.ready(true);
-    metrics.peers(10, 9);
+    metrics.peers(10, 9, 4);
     metrics.unusedLeases(1, 2);
     metrics.pass({ trigger: 'event', durationMs: 2, failed: false });
     metrics.pass({ trigger: 'retry', durationMs: 2, failed: true });
@@ -25,6 +25,7 @@ describe('ops: metrics', () => {
       'vtepd_ready 1',
       'vtepd_peers_wanted 10',
       'vtepd_peers_programmed 9',
+      'vtepd_peers_direct 4',
       'vtepd_leases_unused{reason="malformed"} 1',
       'vtepd_leases_unused{reason="skipped"} 2',
       'vtepd_reconcile_passes_total{trigger="event",result="ok"} 1',
@@ -55,7 +56,7 @@ describe('ops: metrics', () => {
 
   it('keeps two daemons of one process apart', async () => {
     const [one, other] = [createMetrics(), createMetrics()];
-    one.peers(1, 1);
+    one.peers(1, 1, 0);
     expect(await other.text()).to.include('vtepd_peers_wanted 0');
   });
 

@@ -38,6 +38,33 @@ describe('ops: the status for people', () => {
     );
   });
 
+  it('tells how each peer is reached where some are routed directly, and names no tunnel where there is none', () => {
+    const { overlay } = statusReport();
+    if (overlay === null) throw new Error('unreachable');
+    const mixed = renderStatus(
+      statusReport({
+        overlay: { ...overlay, directRouting: true },
+        peers: [
+          { ...peer(7), route: 'direct' },
+          { ...peer(8), route: 'tunnel', routeIPv6: 'direct' },
+        ],
+      }),
+      options,
+    );
+    expect(mixed).to.match(
+      /PUBLIC IP +VTEP MAC +ROUTE +PROGRAMMED\n.* direct +yes\n.* tunnel, direct +yes\n/,
+    );
+    const plain = renderStatus(
+      statusReport({
+        overlay: { ...overlay, backend: 'host-gw', datapath: 'direct', device: null, vni: null, port: null },
+        lease: { subnet: '10.244.5.0/24', publicIP: '192.0.2.1', expiresAt: null },
+      }),
+      options,
+    );
+    expect(plain).to.include('\noverlay   host-gw, MTU 1450, data path direct\n');
+    expect(plain).to.include('\nlease     10.244.5.0/24 at 192.0.2.1, does not expire\n');
+  });
+
   it('begins with everything that is wrong', () => {
     const report = statusReport({
       ready: false,

@@ -24,6 +24,8 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
     },
     underlay: { device: 'eth0', mtuBytes: 1500, chosenBy: 'has the ipv4 default route' },
     overlay: {
+      backend: 'vxlan',
+      directRouting: false,
       device: 'vtep.1',
       vni: 1,
       port: 8472,
