@@ -98,6 +98,8 @@ describeCluster('the end of a daemon', [EMBEDDED], { nodes: 2, idle: true }, (cl
     const [first, second] = [cluster.node(1), cluster.node(2)];
     await second.startDaemon();
     await first.startDaemon(['--release-on-exit']);
+    // The second may know the first by the lease of an earlier test: only one that is held is given back.
+    await first.untilReady();
     await second.untilProgrammed(1);
     expect(await first.daemon?.terminate()).to.include({ status: 0 });
     await second.untilProgrammed(0);
