@@ -1,17 +1,22 @@
 /**
  * Whatever of ours is removed or changed by hand comes back as it was. The daemon's periodic pass is half a
  * minute away, so what is back within the deadline was seen when it happened; for what the kernel announces
- * nowhere, node 2 has its pass every second.
+ * nowhere, node 2 has its pass every second. In dual stack each family's objects are broken in turn.
  */
 import { expect } from 'chai';
+import { gatewayAddresses } from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { type Cluster, describeCluster, EMBEDDED, pingDuring } from '../../lab/cluster.ts';
+import { addressAt, addressBits, type Family, familyOf, parseSubnet } from '../../../store/address.ts';
+import { type Cluster, describeCluster, EVERY_FAMILY, pingDuring } from '../../lab/cluster.ts';
+import { FAMILY_DIGIT, inFamily, VXLAN_DEVICE } from '../../lab/in-family.ts';
 import { kernelState, untilState } from '../../lab/kernel-state.ts';
 
 const DEADLINE_MS = 10_000;
 
 /** Names and addresses to break things with. */
 interface Facts {
+  readonly family: Family;
+  readonly digit: string;
   readonly device: string;
   readonly bridge: string;
   readonly gateway: string;
@@ -22,7 +27,13 @@ interface Facts {
   readonly peerNetwork: string;
   readonly peerAddress: string;
   readonly peerMac: string;
+  /** On the underlay. */
+  readonly router: string;
 }
+
+/** As the daemon's routes have it: `ip route change` changes what is the same but for the way. */
+const METRIC: Readonly<Record<Family, string>> = { ipv4: '', ipv6: ' metric 512' };
+const FORWARDING: Readonly<Record<Family, string>> = { ipv4: 'forwarding', ipv6: 'force_forwarding' };
 
 type Breakage = readonly [what: string, commands: (facts: Facts) => readonly string[]];
 
@@ -30,13 +41,13 @@ const LOST: readonly Breakage[] = [
   ['a route', (f) => [`ip route del ${f.peerSubnet}`]],
   ['a neighbour', (f) => [`ip neigh del ${f.peerNetwork} dev ${f.device}`]],
   ['an FDB entry', (f) => [`bridge fdb del ${f.peerMac} dev ${f.device} dst ${f.peerAddress} self`]],
-  ['the nexthop objects', () => ['ip nexthop flush']],
+  ['the nexthop objects', (f) => [`ip nexthop flush dev ${f.device}`]],
   ['every neighbour of the device', (f) => [`ip neigh flush dev ${f.device} nud permanent`]],
   ['the inet table', () => ['nft delete table inet vtepd']],
   ['the bridge table', () => ['nft delete table bridge vtepd']],
   ['all of nftables', () => ['nft flush ruleset']],
-  ['a peer’s element', (f) => [`nft delete element inet vtepd peers4 { ${f.peerAddress} }`]],
-  ['a pod’s element', (f) => [`nft delete element bridge vtepd pods4 { ${f.podElement} }`]],
+  ['a peer’s element', (f) => [`nft delete element inet vtepd peers${f.digit} { ${f.peerAddress} }`]],
+  ['a pod’s element', (f) => [`nft delete element bridge vtepd pods${f.digit} { ${f.podElement} }`]],
   ['the bridge’s address', (f) => [`ip addr del ${f.gateway} dev ${f.bridge}`]],
   ['the device’s address', (f) => [`ip addr del ${f.ownAddress} dev ${f.device}`]],
   ['the vxlan device', (f) => [`ip link del ${f.device}`]],
@@ -45,7 +56,10 @@ const LOST: readonly Breakage[] = [
 ];
 
 const CHANGED: readonly Breakage[] = [
-  ['a route’s way', (f) => [`ip route change ${f.peerSubnet} via 192.0.2.1 protocol 118`]],
+  [
+    'a route’s way',
+    (f) => [`ip route change ${f.peerSubnet} via ${f.router} protocol 118${METRIC[f.family]}`],
+  ],
   [
     'a neighbour’s MAC',
     (f) => [`ip neigh replace ${f.peerNetwork} dev ${f.device} lladdr 02:00:00:00:00:99 nud permanent`],
@@ -57,15 +71,13 @@ const CHANGED: readonly Breakage[] = [
   ['a port is set down', (f) => [`ip link set ${f.port} down`]],
   ['the device’s MAC', (f) => [`ip link set ${f.device} address 02:00:00:00:00:98`]],
   ['the rules of a chain', () => ['nft flush chain inet vtepd vxlan_ours']],
-  ['forwarding on the bridge', (f) => [`sysctl -qw net/ipv4/conf/${f.bridge}/forwarding=0`]],
+  [
+    'forwarding on the bridge',
+    (f) => [`sysctl -qw net/${f.family}/conf/${f.bridge}/${FORWARDING[f.family]}=0`],
+  ],
 ];
 
-describeCluster('repair', [EMBEDDED], { nodes: 2, programs: ['sysctl'] }, (cluster) => {
-  let facts: Facts;
-  before(async () => {
-    facts = await factsOf(cluster);
-  });
-
+describeCluster('repair', EVERY_FAMILY, { nodes: 2, programs: ['sysctl'] }, (cluster) => {
   for (const [title, breakages] of [
     ['removed by hand, comes back', LOST],
     ['changed by hand, is as it was', CHANGED],
@@ -73,9 +85,11 @@ describeCluster('repair', [EMBEDDED], { nodes: 2, programs: ['sysctl'] }, (clust
     for (const [what, commands] of breakages) {
       it(`${what}, ${title}`, async () => {
         const { namespace } = cluster.node(1);
-        const before = await kernelState(namespace);
-        for (const command of commands(facts)) await cluster.node(1).exec(command.split(' '));
-        await untilState(namespace, before);
+        for (const family of cluster.families) {
+          const [before, facts] = [await kernelState(namespace), await factsOf(cluster, family)];
+          for (const command of commands(facts)) await cluster.node(1).exec(command.split(' '));
+          await untilState(namespace, before);
+        }
       });
     }
   }
@@ -92,8 +106,11 @@ describeCluster('repair', [EMBEDDED], { nodes: 2, programs: ['sysctl'] }, (clust
   it('a flow between other nodes’ pods loses nothing while a stranger’s route is repaired', async () => {
     const report = await pingDuring(cluster.pod(1), cluster.pod(2), async () => {
       const before = await kernelState(cluster.node(1).namespace);
-      await cluster.node(1).exec(['ip', 'route', 'add', '198.51.100.0/24', 'via', '192.0.2.1']);
-      await cluster.node(1).exec(['ip', 'route', 'del', '198.51.100.0/24']);
+      for (const family of cluster.families) {
+        const elsewhere = { ipv4: '198.51.100.0/24', ipv6: '2001:db8:99::/64' }[family];
+        await cluster.node(1).exec(['ip', 'route', 'add', elsewhere, 'via', gatewayAddresses[family]]);
+        await cluster.node(1).exec(['ip', 'route', 'del', elsewhere]);
+      }
       await untilState(cluster.node(1).namespace, before);
     });
     expect(report.lost).to.equal(0);
@@ -104,36 +121,33 @@ describeCluster('repair', [EMBEDDED], { nodes: 2, programs: ['sysctl'] }, (clust
     await node.daemon?.terminate();
     await node.startDaemon(['--resync-interval', '1s']);
     await node.untilReady();
-    const setting = `net/ipv6/conf/${facts.bridge}/accept_ra`;
+    const setting = 'net/ipv6/conf/vtep0/accept_ra';
     await node.exec(['sysctl', '-qw', `${setting}=2`]);
     const isRight = async () => (await node.exec(['sysctl', '-n', setting])).stdout.trim() === '0';
     await until(isRight, { what: `${setting} to be 0`, deadlineMs: DEADLINE_MS });
   });
 });
 
-async function factsOf(cluster: Cluster): Promise<Facts> {
+async function factsOf(cluster: Cluster, family: Family): Promise<Facts> {
   const { overlay, lease, peers, attachments } = await cluster.node(1).status();
-  const [peer] = peers;
+  const [own, peer] = [inFamily(lease, family), inFamily(peers[0], family)];
   const [pod] = attachments;
-  if (
-    overlay === null ||
-    lease?.subnet === undefined ||
-    peer?.subnet === undefined ||
-    pod?.hostInterface === undefined
-  ) {
-    throw new Error('the cluster is not up');
-  }
-  const network = (subnet: string): string => subnet.slice(0, subnet.indexOf('/'));
+  if (overlay === null || pod?.hostInterface === undefined) throw new Error('the cluster is not up');
+  const subnet = parseSubnet(own.subnet);
+  const podAddress = cluster.pod(1).addresses.find((address) => familyOf(address) === family);
   return {
-    device: overlay.device ?? '',
+    family,
+    digit: FAMILY_DIGIT[family],
+    device: VXLAN_DEVICE[family],
     bridge: overlay.bridge,
-    gateway: lease.subnet.replace(/\.0\/24$/, '.1/24'),
-    ownAddress: `${network(lease.subnet)}/32`,
+    gateway: `${addressAt(subnet, 1)}/${subnet.prefixLength}`,
+    ownAddress: `${own.network}/${addressBits(family)}`,
     port: pod.hostInterface,
-    podElement: `"${pod.hostInterface}" . ${pod.mac} . ${cluster.pod(1).address}`,
+    podElement: `"${pod.hostInterface}" . ${pod.mac} . ${podAddress}`,
     peerSubnet: peer.subnet,
-    peerNetwork: network(peer.subnet),
-    peerAddress: peer.publicIP ?? '',
-    peerMac: peer.vtepMAC ?? '',
+    peerNetwork: peer.network,
+    peerAddress: peer.publicIP,
+    peerMac: peer.vtepMAC,
+    router: gatewayAddresses[family],
   };
 }

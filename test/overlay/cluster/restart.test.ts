@@ -3,12 +3,18 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { Lab } from '../../../overlay/lab/lab.ts';
-import { ping } from '../../../overlay/lab/ping.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { describeCluster, EMBEDDED, EVERY_STORE, pingDuring, streamDuring } from '../../lab/cluster.ts';
+import {
+  describeCluster,
+  EMBEDDED_DUAL,
+  EVERY_KIND,
+  pingDuring,
+  pingPod,
+  streamDuring,
+} from '../../lab/cluster.ts';
 import { kernelState, stateDifference } from '../../lab/kernel-state.ts';
 
-describeCluster('a daemon restarted', EVERY_STORE, { nodes: 2 }, (cluster) => {
+describeCluster('a daemon restarted', EVERY_KIND, { nodes: 2 }, (cluster) => {
   const restart = async (end: 'kill' | 'terminate') => {
     const node = cluster.node(1);
     await node.daemon?.[end]();
@@ -50,7 +56,7 @@ describeCluster('a daemon restarted', EVERY_STORE, { nodes: 2 }, (cluster) => {
     const before = await kernelState(node.namespace);
     expect(await node.daemon?.terminate()).to.include({ status: 0 });
     expect(stateDifference(before, await kernelState(node.namespace))).to.equal('');
-    expect(await ping(cluster.pod(1).namespace, cluster.pod(2).address, { count: 3 })).to.include({
+    expect(await pingPod(cluster.pod(1), cluster.pod(2), { count: 3 })).to.include({
       lost: 0,
     });
     // Its peers keep it too: the lease is still there.
@@ -81,7 +87,7 @@ describeCluster('a daemon restarted', EVERY_STORE, { nodes: 2 }, (cluster) => {
   });
 });
 
-describeCluster('the end of a daemon', [EMBEDDED], { nodes: 2, idle: true }, (cluster) => {
+describeCluster('the end of a daemon', [EMBEDDED_DUAL], { nodes: 2, idle: true }, (cluster) => {
   afterEach(() => Promise.all(cluster.lab.nodes.map(({ daemon }) => daemon?.kill())));
 
   it('subnet.env is there when the daemon is ready, whole from the first look on', async () => {
@@ -110,7 +116,7 @@ describeCluster('the end of a daemon', [EMBEDDED], { nodes: 2, idle: true }, (cl
     await cluster.lab.startDaemons();
     await cluster.settled();
     const before = await Promise.all(cluster.lab.nodes.map((node) => kernelState(node.namespace)));
-    await using other = await Lab.create({ nodes: 2, store: 'embedded' });
+    await using other = await Lab.create({ nodes: 2, store: 'embedded', families: 'dual' });
     await other.startDaemons();
     await Promise.all(other.nodes.map((node) => node.untilProgrammed(1)));
     await other.close();
