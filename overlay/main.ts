@@ -2,7 +2,7 @@
  * The composition root. Above the banner the configuration is read and checked; below it the machine is
  * touched: every part is made once, gets all it needs, and is closed in reverse order.
  */
-import { randomFillSync } from 'node:crypto';
+import { randomBytes, randomFillSync } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { AttachmentRegistry } from '../cni-shim/registry.ts';
@@ -13,6 +13,7 @@ import { ReadyAnnouncer } from './announce.ts';
 import { checkFiles } from './config/check-files.ts';
 import { isDeviceName, type Settings } from './config/settings.ts';
 import { POD_INTERFACE_PREFIX, type PodNetwork, type Readiness } from './desired/pods.ts';
+import { openEchoSocket } from './kernel/echo-socket.ts';
 import { Firewall } from './kernel/firewall.ts';
 import { KernelMonitor } from './kernel/monitor.ts';
 import { NetlinkSocket } from './kernel/netlink-socket.ts';
@@ -28,6 +29,7 @@ import { HttpEndpoint } from './ops/http-endpoint.ts';
 import type { Log } from './ops/log.ts';
 import { createMetrics } from './ops/metrics.ts';
 import { packageRoot } from './ops/package.ts';
+import { UnderlayProbe } from './probe/underlay-probe.ts';
 import { FirewallPass } from './reconcile/firewall-pass.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
 import { ConfigReloader, type ConfigurationSource } from './reload.ts';
@@ -65,6 +67,21 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
     const announcer = owned(new ReadyAnnouncer(settings, shimPath, log), (part) => part.close());
 
     const firewallPass = new FirewallPass(firewall, overlay);
+    const probe: UnderlayProbe | undefined =
+      settings.probe &&
+      owned(
+        new UnderlayProbe({
+          intervalMs: settings.probe.intervalMs,
+          log,
+          clock: monotonic,
+          sleep: delay,
+          random: Math.random,
+          randomBytes,
+          openSocket: openEchoSocket,
+          pathMtu: (family, remote, mtuBytes) => reconciler.setPathMtu(family, remote, mtuBytes),
+        }),
+        (part) => part.close(),
+      );
     const reconciler: Reconciler = owned(
       new Reconciler({
         netlink,
@@ -74,8 +91,10 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
         metrics,
         resyncIntervalMs: overlay.resyncIntervalMs,
         withNexthops: listNexthops(netlink) !== undefined,
+        onPeerAddress: (family, remote, present) => probe?.peerTouched(family, remote, present),
         onPass() {
           const { wanted } = reconciler;
+          if (wanted !== undefined) probe?.follow(wanted);
           const ready = readiness().ready;
           metrics.ready(ready);
           if (ready && wanted !== undefined) announcer.ready(wanted);
@@ -154,6 +173,7 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
       reconciler,
       registry,
       firewall,
+      probe,
       readiness,
       configuration: () => reloader.state,
     };

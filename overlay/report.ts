@@ -15,9 +15,12 @@ import type {
   FirewallStatus,
   LeaseStatus,
   OverlayStatus,
+  PathStatus,
   PeerStatus,
   StatusReport,
 } from './ops/status.ts';
+import type { ProbedPath } from './probe/prober.ts';
+import type { UnderlayProbe } from './probe/underlay-probe.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
 import type { ReloadState } from './reload.ts';
 
@@ -30,12 +33,14 @@ export interface ReportSources {
   readonly registry: AttachmentRegistry;
   /** Absent where nftables cannot be used and nothing needs it. */
   readonly firewall: Firewall | undefined;
+  /** Absent where the underlay is not to be probed. */
+  readonly probe: UnderlayProbe | undefined;
   readonly readiness: () => Readiness;
   readonly configuration: () => ReloadState;
 }
 
 export function statusReport(sources: ReportSources): StatusReport {
-  const { node, reconciler, registry, storeKind, firewall } = sources;
+  const { node, reconciler, registry, storeKind, firewall, probe } = sources;
   const readiness = sources.readiness();
   const { view, storeHealth, underlay, lease } = node;
   const facts = reconciler.podFacts();
@@ -70,7 +75,8 @@ export function statusReport(sources: ReportSources): StatusReport {
         problem: failure ?? null,
       })),
     },
-    peers: Array.from(reconciler.peers.values(), (peer) => peerStatus(peer, reconciler.missing(peer))),
+    peers: Array.from(reconciler.peers.values(), (peer) => peerStatus(peer, reconciler.missing(peer), probe)),
+    probe: probe === undefined ? null : { running: probe.running, reason: probe.lacks ?? null },
     skipped: [
       ...reconciler.skipped.values(),
       ...Array.from(view?.malformed ?? [], ([key, reason]) => ({ key, reason })),
@@ -117,10 +123,15 @@ const configurationStatus = ({
 
 /** Brings the gauges up to date that nobody counts as things happen. */
 export function updateGauges(
-  { node, reconciler, registry, firewall }: ReportSources,
+  { node, reconciler, registry, firewall, probe }: ReportSources,
   metrics: Metrics,
 ): void {
   if (firewall !== undefined) metrics.drops(firewall.drops());
+  if (probe !== undefined) {
+    for (const family of node.lease === undefined ? [] : FAMILIES)
+      metrics.paths(family, probe.summary(family));
+    metrics.probePackets(probe.counts);
+  }
   let programmed = 0;
   let direct = 0;
   for (const peer of reconciler.peers.values()) {
@@ -174,7 +185,7 @@ function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
   };
 }
 
-function peerStatus(peer: Peer, missing: readonly string[]): PeerStatus {
+function peerStatus(peer: Peer, missing: readonly string[], probe: UnderlayProbe | undefined): PeerStatus {
   const path = (family: 'ipv4' | 'ipv6') => peer.paths.find((found) => found.family === family);
   const [ipv4, ipv6] = [path('ipv4'), path('ipv6')];
   return {
@@ -188,6 +199,27 @@ function peerStatus(peer: Peer, missing: readonly string[]): PeerStatus {
     routeIPv6: ipv6?.travel,
     programmed: missing.length === 0,
     missing,
+    path: ipv4 && pathStatus(probe?.path('ipv4', ipv4.remote)),
+    pathIPv6: ipv6 && pathStatus(probe?.path('ipv6', ipv6.remote)),
+  };
+}
+
+function pathStatus(path: ProbedPath | undefined): PathStatus | undefined {
+  if (path === undefined) return undefined;
+  const { reachable, roundTripMs, mtuBytes, fullBytes, filtered, sendFailure } = path;
+  const reason = filtered
+    ? 'only small echo requests are answered: ICMP is filtered on the way'
+    : reachable === undefined
+      ? (sendFailure ?? 'no echo request was answered: ICMP is filtered, or there is no way')
+      : reachable
+        ? null
+        : (sendFailure ?? 'no echo request is answered any more');
+  return {
+    reachable: reachable ?? null,
+    rttMs: roundTripMs === undefined ? null : Math.round(1000 * roundTripMs) / 1000,
+    mtuBytes: mtuBytes ?? null,
+    fullBytes,
+    reason,
   };
 }
 

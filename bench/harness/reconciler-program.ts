@@ -59,6 +59,7 @@ async function converge(count: number, withNexthops: boolean): Promise<Reconcile
     metrics: createMetrics(),
     resyncIntervalMs: NEVER_MS,
     withNexthops,
+    onPeerAddress() {},
     onPass: () => {},
   });
   try {

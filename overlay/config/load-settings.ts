@@ -42,6 +42,7 @@ export async function loadSettings(sources: Sources): Promise<LoadedSettings> {
     store: storeSettings(values, check),
     lease: leaseSettings(values, check),
     underlay: underlaySettings(values, check),
+    probe: values.probe ? { intervalMs: values['probe-interval'] } : undefined,
     overlay: overlaySettings(values, check),
     files: fileSettings(values, check),
     cni: { confDir: values['cni-conf-dir'], binDir: values['cni-bin-dir'] },

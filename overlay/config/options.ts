@@ -229,6 +229,16 @@ const underlay = {
     example: '2001:db8::10',
     help: 'The IPv6 address at which other nodes reach this one.',
   }),
+  probe: withDefault(switchKind, 'true', {
+    group: 'underlay',
+    help: 'Send echo requests of full size to the peers, and use smaller packets where only such get through.',
+    details:
+      'Needs the optional npm package raw-socket and the capability CAP_NET_RAW; without them the rest works, and status says so.',
+  }),
+  'probe-interval': withDefault(duration({ minMs: 1000, maxMs: 3_600_000 }), '30s', {
+    group: 'underlay',
+    help: 'How often each peer is asked while all is well; a path that swallows large packets is found within twice that.',
+  }),
 };
 
 const overlay = {

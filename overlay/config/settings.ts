@@ -49,6 +49,10 @@ export interface UnderlaySettings {
   readonly publicAddress: PerFamily<Address>;
 }
 
+export interface ProbeSettings {
+  readonly intervalMs: number;
+}
+
 export interface OverlaySettings {
   readonly datapath: 'auto' | 'kernel';
   /** Absent: `vtep.<VNI>`; see deviceName(). */
@@ -87,6 +91,8 @@ export interface Settings {
   readonly store: StoreSettings;
   readonly lease: LeaseSettings;
   readonly underlay: UnderlaySettings;
+  /** Absent: off. */
+  readonly probe?: ProbeSettings | undefined;
   readonly overlay: OverlaySettings;
   readonly files: FileSettings;
   readonly cni: CniSettings;

@@ -43,9 +43,12 @@ const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
 const RTA_MULTIPATH = 9;
+const RTA_METRICS = 8;
 const RTA_TABLE = 15;
 const RTA_VIA = 18;
 const RTA_NH_ID = 30;
+
+const RTAX_MTU = 2;
 
 const NHA_ID = 1;
 const NHA_OIF = 5;
@@ -66,6 +69,8 @@ export interface Route {
   readonly gateway: Address | undefined;
   readonly nexthopId: number | undefined;
   readonly preferredSource: Address | undefined;
+  /** Its own, where it has one. */
+  readonly mtuBytes: number | undefined;
   /** Routes that lead somewhere; not blackhole, local, broadcast and the like. */
   readonly unicast: boolean;
   /** It leads out of its link to the destination itself: no gateway, of whichever family. */
@@ -80,6 +85,8 @@ export interface NewRoute {
   readonly onlink?: boolean | undefined;
   readonly nexthopId?: number | undefined;
   readonly metric?: number | undefined;
+  /** For packets that are forwarded by it, too. 0 says that it has none, which a deletion then matches. */
+  readonly mtuBytes?: number | undefined;
   /** Default: ours. */
   readonly protocol?: number | undefined;
 }
@@ -133,6 +140,7 @@ export function readRoute({ type, body }: NetlinkMessage): Route | undefined {
     bytes !== undefined && (bytes.length === 4 || bytes.length === 16) ? addressFromBytes(bytes) : undefined;
   const any = (family === 'ipv4' ? '0.0.0.0' : '::') as Address;
   const unicast = body[7] === RTN_UNICAST;
+  const metrics = found[RTA_METRICS];
   const led = [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH].some((attribute) => found[attribute] !== undefined);
   return {
     destination: { family, address: address(found[RTA_DST]) ?? any, prefixLength: body[1] ?? 0 },
@@ -143,12 +151,13 @@ export function readRoute({ type, body }: NetlinkMessage): Route | undefined {
     gateway: address(found[RTA_GATEWAY]),
     nexthopId: readU32(found[RTA_NH_ID]),
     preferredSource: address(found[RTA_PREFSRC]),
+    mtuBytes: metrics === undefined ? undefined : readU32(attributes(metrics)[RTAX_MTU]) || undefined,
     unicast,
     connected: unicast && !led && found[RTA_OIF] !== undefined,
   };
 }
 
-/** `ip route replace SUBNET proto N (nhid ID | via GATEWAY dev INDEX [onlink] | dev INDEX)` */
+/** `ip route replace SUBNET proto N (nhid ID | via GATEWAY dev INDEX [onlink] | dev INDEX) [mtu BYTES]` */
 export const setRoute = (route: NewRoute): NetlinkRequest =>
   routeRequest(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
 
@@ -156,7 +165,7 @@ export const setRoute = (route: NewRoute): NetlinkRequest =>
 export const prependRoute = (route: NewRoute): NetlinkRequest =>
   routeRequest(RTM_NEWROUTE, NLM_F_CREATE, route);
 
-/** `ip route del SUBNET proto N [nhid ID] [dev INDEX] [metric N]`: of that protocol only, never a stranger's. */
+/** `ip route del SUBNET proto N [nhid ID] [dev INDEX] [metric N] [mtu BYTES]`: of that protocol only, never a stranger's. */
 export const deleteRoute = (route: NewRoute): NetlinkRequest => routeRequest(RTM_DELROUTE, 0, route);
 
 function routeRequest(type: number, flags: number, route: NewRoute): NetlinkRequest {
@@ -188,6 +197,8 @@ function routeRequest(type: number, flags: number, route: NewRoute): NetlinkRequ
       if (gateway !== undefined) w.attribute(RTA_GATEWAY, addressBytes(gateway));
       if (linkIndex !== undefined) w.attributeU32(RTA_OIF, linkIndex);
       if (route.metric !== undefined) w.attributeU32(RTA_PRIORITY, route.metric);
+      const { mtuBytes } = route;
+      if (mtuBytes !== undefined) w.nest(RTA_METRICS, () => w.attributeU32(RTAX_MTU, mtuBytes));
     },
   };
 }

@@ -26,6 +26,20 @@ export interface VerbReport {
   readonly durationMs: number;
 }
 
+/** How the underlay's paths to the peers are, in one family. */
+export interface PathsReport {
+  readonly reachable: number;
+  readonly unreachable: number;
+  /** Nothing was ever answered: filtered, or not there. */
+  readonly unknown: number;
+  /** Only small packets are answered. Not among the reachable. */
+  readonly filtered: number;
+  /** Of the reachable: not by packets of full size. */
+  readonly reduced: number;
+  /** Milliseconds, in order. */
+  readonly roundTripsMs: readonly number[];
+}
+
 /** What the rooms tell. */
 export interface Recorder {
   /** Other nodes' leases, how many of them the kernel holds whole, and how many are routed without the tunnel. */
@@ -46,6 +60,13 @@ export interface Recorder {
   ready(ready: boolean): void;
   /** Packets that the filter dropped since its tables were made, by reason. */
   drops(packets: Readonly<Record<string, number>>): void;
+  paths(family: Family, report: PathsReport): void;
+  /** The probe's packets since the start. */
+  probePackets(counts: {
+    readonly sent: number;
+    readonly answered: number;
+    readonly unmatched: number;
+  }): void;
 }
 
 export interface Metrics extends Recorder {
@@ -97,6 +118,8 @@ export function createMetrics(): Metrics {
     addresses: (family, used, free) => tell((to) => to.addresses(family, used, free)),
     ready: (isReady) => tell((to) => to.ready(isReady)),
     drops: (packets) => tell((to) => to.drops(packets)),
+    paths: (family, report) => tell((to) => to.paths(family, report)),
+    probePackets: (counts) => tell((to) => to.probePackets(counts)),
     text: async () => (await ready()).text(),
   };
 }

@@ -13,6 +13,8 @@ const LEASE_TO_KERNEL_BUCKETS_S = [
 ];
 const PASS_BUCKETS_S = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5];
 const VERB_BUCKETS_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 10];
+/** The middle, what few exceed, and the longest. */
+const ROUND_TRIP_QUANTILES = [0.5, 0.99, 1];
 
 export interface PrometheusMetrics extends Recorder {
   /** Everything in Prometheus' text format. */
@@ -71,6 +73,23 @@ export function createPrometheusMetrics(): PrometheusMetrics {
   );
   const used = gauge('vtepd_addresses_used', 'Pod addresses that are given out.', ['family']);
   const free = gauge('vtepd_addresses_free', 'Pod addresses that can be given out.', ['family']);
+  const paths = gauge('vtepd_probe_paths', 'Underlay paths to peers, by what the probe found.', [
+    'family',
+    'state',
+  ]);
+  const reduced = gauge(
+    'vtepd_probe_reduced_paths',
+    'Of the reachable ones, how many do not carry packets of full size.',
+    ['family'],
+  );
+  const roundTrip = gauge(
+    'vtepd_probe_round_trip_seconds',
+    'Round trips to the peers that answer: the quantiles over all of them.',
+    ['family', 'quantile'],
+  );
+  const packets = counter('vtepd_probe_packets_total', 'The packets of the probe, by what became of them.', [
+    'result',
+  ]);
   registerProcess(registry);
 
   return {
@@ -81,6 +100,23 @@ export function createPrometheusMetrics(): PrometheusMetrics {
     },
     drops(packets) {
       for (const [reason, count] of Object.entries(packets)) dropped.set({ reason }, count);
+    },
+    paths(family, { reachable, unreachable, unknown, filtered, reduced: reducedCount, roundTripsMs }) {
+      paths.set({ family, state: 'reachable' }, reachable);
+      paths.set({ family, state: 'unreachable' }, unreachable);
+      paths.set({ family, state: 'unknown' }, unknown);
+      paths.set({ family, state: 'filtered' }, filtered);
+      reduced.set({ family }, reducedCount);
+      for (const quantile of ROUND_TRIP_QUANTILES) {
+        const labels = { family, quantile: String(quantile) };
+        const valueMs = roundTripsMs[Math.ceil(quantile * roundTripsMs.length) - 1];
+        if (valueMs === undefined) roundTrip.remove(labels);
+        else roundTrip.set(labels, valueMs / 1000);
+      }
+    },
+    probePackets(counts) {
+      packets.reset();
+      for (const [result, count] of Object.entries(counts)) packets.inc({ result }, count);
     },
     unusedLeases(malformed, skipped) {
       unused.set({ reason: 'malformed' }, malformed);

@@ -3,7 +3,7 @@
  * from peers and pods, so nothing is printed that a terminal would take for a command.
  */
 import { printable } from './redact.ts';
-import type { AttachmentStatus, PeerStatus, StatusReport } from './status.ts';
+import type { AttachmentStatus, PathStatus, PeerStatus, StatusReport } from './status.ts';
 
 export interface RenderOptions {
   /** Longer tables end with how many more there are. */
@@ -49,6 +49,7 @@ function headline(report: StatusReport): string {
     lines.push(`! kernel: the last pass failed: ${printable(reconcile.failing)}`);
   const missing = report.peers.filter((peer) => !peer.programmed).length;
   if (missing > 0) lines.push(`! peers: ${missing} of ${report.peers.length} not fully programmed`);
+  lines.push(...pathProblems(report.peers));
   if (report.skipped.length > 0)
     lines.push(`! leases: ${report.skipped.length} of others not used, see below`);
   for (const chain of report.firewall?.foreignDrops ?? []) {
@@ -56,6 +57,35 @@ function headline(report: StatusReport): string {
   }
   if (report.addresses?.free === 0) lines.push('! addresses: none is free for another pod');
   return lines.join('\n');
+}
+
+/** How many paths a line names. */
+const NAMED_PATHS = 3;
+
+/** What the probe found wrong with the underlay, a line a kind. */
+function pathProblems(all: readonly PeerStatus[]): string[] {
+  const paths = all.flatMap(({ publicIP = '', publicIPv6 = '', path, pathIPv6 }): [string, PathStatus][] => [
+    ...(path === undefined ? [] : [[publicIP, path] as [string, PathStatus]]),
+    ...(pathIPv6 === undefined ? [] : [[publicIPv6, pathIPv6] as [string, PathStatus]]),
+  ]);
+  const line = (what: string, wrong: typeof paths, say: (path: PathStatus) => string): string[] => {
+    if (wrong.length === 0) return [];
+    const named = wrong.slice(0, NAMED_PATHS).map(([peer, path]) => `${peer}${say(path)}`);
+    const more = wrong.length > named.length ? ', ...' : '';
+    return [
+      printable(`! underlay: ${wrong.length} of ${paths.length} paths ${what}: ${named.join(', ')}${more}`),
+    ];
+  };
+  const reduced = paths.filter(([, { mtuBytes, fullBytes }]) => mtuBytes !== null && mtuBytes < fullBytes);
+  const gone = paths.filter(([, { reachable }]) => reachable === false);
+  return [
+    ...line(
+      'swallow large packets',
+      reduced,
+      (path) => ` (${path.mtuBytes} of ${path.fullBytes} bytes pass)`,
+    ),
+    ...line('no longer answer', gone, ({ reason }) => (reason === null ? '' : ` (${reason})`)),
+  ];
 }
 
 function facts(report: StatusReport, now: Date): string {
@@ -70,6 +100,10 @@ function facts(report: StatusReport, now: Date): string {
   rows.push(['lease', leaseText(report, now)]);
   if (underlay !== null) {
     rows.push(['underlay', `${underlay.device}, MTU ${underlay.mtuBytes} (${underlay.chosenBy})`]);
+  }
+  if (report.probe !== null && report.probe.reason !== null) {
+    const { running, reason } = report.probe;
+    rows.push(['', `${running ? 'partly' : 'not'} probed: ${reason}`]);
   }
   if (overlay !== null) {
     const { device, vni, port, mtuBytes, datapath, bridge, networks } = overlay;

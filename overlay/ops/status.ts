@@ -18,6 +18,8 @@ export interface StatusReport {
   readonly overlay: OverlayStatus | null;
   readonly network: NetworkStatus;
   readonly peers: readonly PeerStatus[];
+  /** Null where the underlay is not to be probed. */
+  readonly probe: ProbeStatus | null;
   /** Leases of others that are not used. */
   readonly skipped: readonly SkippedLease[];
   readonly attachments: readonly AttachmentStatus[];
@@ -109,6 +111,29 @@ export interface PeerStatus {
   readonly programmed: boolean;
   /** What it does not hold: `route 10.244.5.0/24`, `neighbour 10.244.5.0`, ... */
   readonly missing: readonly string[];
+  /** What the probe knows of the way to its public address. Absent where it does not probe. */
+  readonly path?: PathStatus | undefined;
+  readonly pathIPv6?: PathStatus | undefined;
+}
+
+export interface PathStatus {
+  /** Null: nothing was ever answered, so it cannot be known. */
+  readonly reachable: boolean | null;
+  /** Smoothed. */
+  readonly rttMs: number | null;
+  /** The largest packet that passes, of those that are sent; null: not known. */
+  readonly mtuBytes: number | null;
+  /** The largest that the data path would send. */
+  readonly fullBytes: number;
+  /** Why something of this is not known, or not well. */
+  readonly reason: string | null;
+}
+
+export interface ProbeStatus {
+  /** Paths are probed, in one family at least. */
+  readonly running: boolean;
+  /** What it lacks. */
+  readonly reason: string | null;
 }
 
 export interface SkippedLease {

@@ -34,6 +34,8 @@ export const REFERENCE_BYTES = 84;
 export interface Attempt {
   readonly sizeBytes: number;
   readonly referenceBytes: number | undefined;
+  /** One byte more than another path was found to carry: most likely too much, so one strike does. */
+  readonly isGuess?: boolean;
 }
 
 export interface Outcome {
@@ -101,6 +103,11 @@ export class PathProbe {
     return { reachable: this.#reachable, mtuBytes: this.#mtuBytes, filtered: this.#filtered };
   }
 
+  /** It is known that the full size does not pass, and being found out what does. */
+  get isSearching(): boolean {
+    return this.#task.kind === 'search' || this.#task.kind === 'confirm';
+  }
+
   get fullBytes(): number {
     return this.#fullBytes;
   }
@@ -123,10 +130,7 @@ export class PathProbe {
       case 'verify':
         return { sizeBytes: task.sizeBytes, referenceBytes: REFERENCE_BYTES };
       case 'search':
-        return {
-          sizeBytes: this.#searchSize(task.low, task.high, hintBytes),
-          referenceBytes: REFERENCE_BYTES,
-        };
+        return this.#searchAttempt(task.low, task.high, hintBytes);
       case 'confirm':
         return { sizeBytes: task.high, referenceBytes: task.low };
       case 'raise':
@@ -153,8 +157,9 @@ export class PathProbe {
         if (passed) return this.#search(attempt.sizeBytes, task.high);
         if (!referencePassed) return this.#noAnswer(task);
         const strikes = task.strikes + 1;
-        if (strikes < STRIKES) return this.#go({ ...task, strikes, silences: 0 });
-        return task.low === undefined ? this.#onlySmall() : this.#search(task.low, attempt.sizeBytes);
+        if (strikes < STRIKES && attempt.isGuess !== true) return this.#go({ ...task, strikes, silences: 0 });
+        if (attempt.sizeBytes <= this.#floorBytes) return this.#onlySmall();
+        return this.#search(task.low, attempt.sizeBytes);
       }
       case 'confirm':
         // It passes after all: the search was misled, by loss or by a path that just changed.
@@ -250,10 +255,12 @@ export class PathProbe {
     return this.#rest();
   }
 
-  #searchSize(low: number | undefined, high: number, hintBytes: number | undefined): number {
-    if (low === undefined) return this.#floorBytes;
-    if (hintBytes !== undefined && low < hintBytes && hintBytes < high) return hintBytes;
-    return low === hintBytes ? low + 1 : low + Math.floor((high - low) / 2);
+  #searchAttempt(low: number | undefined, high: number, hintBytes: number | undefined): Attempt {
+    const from = low ?? this.#floorBytes;
+    const of = (sizeBytes: number): Attempt => ({ sizeBytes, referenceBytes: REFERENCE_BYTES });
+    if (hintBytes !== undefined && from < hintBytes && hintBytes < high) return of(hintBytes);
+    if (low === undefined) return of(from);
+    return low === hintBytes ? { ...of(low + 1), isGuess: true } : of(low + Math.floor((high - low) / 2));
   }
 
   #rest(): Pace {

@@ -25,9 +25,15 @@ const SOON_MS = 200;
 /** Regular checks are spread by this part of the interval, so that they never march in step. */
 const SPREAD = 0.1;
 const TURN_MS = 10;
-const PACKETS_A_TURN = 20;
+const PACKETS_A_TURN = 30;
 /** The first check of a new path comes within so much for each path there is: a few at once, thousands in turn. */
 const FIRST_CHECK_MS_A_PATH = 3;
+/**
+ * When all paths become narrow at once, few are searched byte by byte, and the others then in a handful of
+ * packets by what was found: so many at a time without a hint, and with one.
+ */
+const SEARCHES_WITHOUT_HINT = 50;
+const SEARCHES_WITH_HINT = 1000;
 const LONGEST_SLEEP_MS = 60_000;
 /** Of the smoothed round trip: TCP's (RFC 6298). */
 const ROUND_TRIP_GAIN = 1 / 8;
@@ -90,6 +96,7 @@ class Path {
   readonly family: Family;
   readonly remote: Address;
   readonly probe: PathProbe;
+  isNew = true;
   asked: Asked | undefined;
   /** When something has to be done: the next attempt, or the end of the one under way. */
   dueAt = Number.POSITIVE_INFINITY;
@@ -113,9 +120,15 @@ export class Prober {
   readonly #sent = new Map<number, Sent>();
   /** What was last found on any path of the family: a narrow link is seldom one path's alone. */
   readonly #hints: { [F in Family]?: number } = {};
+  /** Paths that are being searched, and those that wait for their turn to be. */
+  readonly #searching = new Set<Path>();
+  readonly #waiting = new Set<Path>();
   readonly #counts = { sent: 0, answered: 0, unmatched: 0 };
   #sequence = 0;
   #wake = new AbortController();
+  /** What becomes due before this ends the sleep. */
+  #sleepsUntil = Number.NEGATIVE_INFINITY;
+  #lastTurnAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: ProberOptions) {
     this.#options = options;
@@ -130,6 +143,7 @@ export class Prober {
     this.#origins[family] = origin;
     for (const path of this.#paths[family].values()) {
       this.#forget(path);
+      this.#leaveSearch(path);
       if (origin !== undefined) path.probe.setFull(origin.fullBytes);
       this.#firstCheck(path);
     }
@@ -148,6 +162,7 @@ export class Prober {
     if (path === undefined) return;
     this.#paths[family].delete(remote);
     this.#forget(path);
+    this.#leaveSearch(path);
   }
 
   path(family: Family, remote: Address): ProbedPath | undefined {
@@ -169,8 +184,11 @@ export class Prober {
     signal.addEventListener('abort', end, { once: true });
     try {
       while (!signal.aborted) {
-        const waitMs = this.#turn();
+        const now = this.#options.clock();
+        const waitMs = this.#turn(now);
+        this.#sleepsUntil = now + waitMs;
         await this.#options.sleep(waitMs, this.#wake.signal).catch(() => {});
+        this.#sleepsUntil = Number.NEGATIVE_INFINITY;
         if (this.#wake.signal.aborted) this.#wake = new AbortController();
       }
     } finally {
@@ -213,9 +231,11 @@ export class Prober {
     else this.#at(path, Math.min(path.dueAt, now + GRACE_MS + roundTripMs));
   }
 
-  /** Does what is due. @returns how long nothing is */
-  #turn(): number {
-    const now = this.#options.clock();
+  /** Does what is due. @returns how long to sleep then */
+  #turn(now: number): number {
+    const restMs = this.#lastTurnAt + TURN_MS - now;
+    if (restMs > 0) return restMs;
+    this.#lastTurnAt = now;
     const until = this.#counts.sent + PACKETS_A_TURN;
     for (;;) {
       const { firstAt } = this.#due;
@@ -232,7 +252,7 @@ export class Prober {
 
   #ask(path: Path, now: number): void {
     const origin = this.#origins[path.family];
-    if (origin === undefined) return;
+    if (origin === undefined || !this.#maySearch(path)) return;
     const attempt = path.probe.attempt(this.#hints[path.family]);
     const sequences = [this.#send(path, origin.source, attempt.sizeBytes, false)];
     if (attempt.referenceBytes !== undefined) {
@@ -259,7 +279,7 @@ export class Prober {
   }
 
   #conclude(path: Path, asked: Asked): void {
-    const { intervalMs, random, clock, changed } = this.#options;
+    const { random, clock, changed } = this.#options;
     this.#forget(path);
     const before = path.probe.findings;
     const pace = path.probe.conclude(asked.attempt, asked);
@@ -269,9 +289,8 @@ export class Prober {
     if (mtuBytes !== before.mtuBytes && mtuBytes !== undefined && mtuBytes < path.probe.fullBytes) {
       this.#hints[path.family] = mtuBytes;
     }
-    const pauseMs =
-      pace === 'soon' ? SOON_MS * (0.5 + random()) : intervalMs * (1 - SPREAD + 2 * SPREAD * random());
-    this.#at(path, clock() + pauseMs);
+    if (!path.probe.isSearching) this.#leaveSearch(path);
+    this.#at(path, clock() + (pace === 'soon' ? SOON_MS * (0.5 + random()) : this.#restMs(path)));
     if (
       after.reachable !== before.reachable ||
       after.mtuBytes !== before.mtuBytes ||
@@ -281,11 +300,46 @@ export class Prober {
     }
   }
 
+  /** Until the next regular check. The first such rest is of any length: paths that were added together part. */
+  #restMs(path: Path): number {
+    const { intervalMs, random } = this.#options;
+    const part = path.isNew ? random() : 1 - SPREAD + 2 * SPREAD * random();
+    path.isNew = false;
+    return intervalMs * part;
+  }
+
   /** What is under way with a path is not waited for any longer. */
   #forget(path: Path): void {
     for (const sequence of path.asked?.sequences ?? []) this.#sent.delete(sequence);
     path.asked = undefined;
     path.dueAt = Number.POSITIVE_INFINITY;
+  }
+
+  /** Whether a path may be asked now; one that may not waits until another has ended its search. */
+  #maySearch(path: Path): boolean {
+    if (!path.probe.isSearching || this.#searching.has(path)) return true;
+    if (this.#searching.size >= this.#searchesAtOnce(path.family)) {
+      this.#waiting.add(path);
+      return false;
+    }
+    this.#searching.add(path);
+    return true;
+  }
+
+  #leaveSearch(path: Path): void {
+    this.#waiting.delete(path);
+    if (!this.#searching.delete(path)) return;
+    const now = this.#options.clock();
+    for (const next of this.#waiting) {
+      if (this.#searching.size >= this.#searchesAtOnce(next.family)) return;
+      this.#waiting.delete(next);
+      this.#searching.add(next);
+      this.#at(next, now);
+    }
+  }
+
+  #searchesAtOnce(family: Family): number {
+    return this.#hints[family] === undefined ? SEARCHES_WITHOUT_HINT : SEARCHES_WITH_HINT;
   }
 
   #firstCheck(path: Path): void {
@@ -298,9 +352,8 @@ export class Prober {
   #at(path: Path, dueAt: number): void {
     if (path.dueAt === dueAt) return;
     path.dueAt = dueAt;
-    const { firstAt } = this.#due;
     this.#due.add(dueAt, path);
-    if (firstAt === undefined || dueAt < firstAt) this.#wake.abort();
+    if (dueAt < this.#sleepsUntil) this.#wake.abort();
   }
 }
 

@@ -21,7 +21,12 @@ export async function applyEntries(netlink: NetlinkSocket, { tables }: PeerEntri
   const changes = tables.map((table) => table.changes());
   const adding = changes.flatMap((list) => list.filter(({ value }) => value !== undefined));
   const removing = changes.toReversed().flatMap((list) => list.filter(({ value }) => value === undefined));
-  await send(netlink, adding, ({ table, key, value = '' }) => table.kind.set(key, value), outcome);
+  await send(
+    netlink,
+    adding,
+    ({ table, key, value = '', before }) => table.kind.set(key, value, before),
+    outcome,
+  );
   removeReplaced(netlink, adding);
   await send(netlink, removing, ({ table, key, before = '' }) => table.kind.remove(key, before), outcome);
   return outcome;
@@ -57,8 +62,8 @@ async function send(
 
 /** Takes away what was replaced, where a new value does not displace it; it may have gone by itself. */
 function removeReplaced(netlink: NetlinkSocket, changes: readonly EntryChange[]): void {
-  const requests = changes.flatMap(({ table, key, before }) =>
-    before === undefined ? [] : (table.kind.removeReplaced?.(key, before) ?? []),
+  const requests = changes.flatMap(({ table, key, before, value = '' }) =>
+    before === undefined ? [] : (table.kind.removeReplaced?.(key, before, value) ?? []),
   );
   netlink.execute(requests, () => 'remove a replaced entry');
 }

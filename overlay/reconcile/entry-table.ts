@@ -12,11 +12,11 @@ export interface EntryKind {
   readonly name: string;
   wanted(key: string): string | undefined;
   wantedKeys(): Iterable<string>;
-  /** Adds the entry, or replaces it without a moment of absence. */
-  set(key: string, value: string): NetlinkRequest;
+  /** Adds the entry, or replaces the one from `before` without a moment of absence. */
+  set(key: string, value: string, before: string | undefined): NetlinkRequest;
   remove(key: string, value: string): NetlinkRequest;
-  /** After the new value stands: what takes a replaced one away, where `set` does not. */
-  removeReplaced?(key: string, value: string): NetlinkRequest;
+  /** After the new value stands: what takes the one before away, where `set` has not. */
+  removeReplaced?(key: string, before: string, value: string): NetlinkRequest | undefined;
 }
 
 export interface EntryChange {

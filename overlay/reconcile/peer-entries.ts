@@ -36,6 +36,7 @@ import {
   readNexthop,
   readRoute,
   setNexthop,
+  setRoute,
 } from '../kernel/route.ts';
 import {
   ROUTE_PROTOCOL,
@@ -48,7 +49,9 @@ import {
 } from '../kernel/rtnetlink.ts';
 import { type EntryKind, EntryTable } from './entry-table.ts';
 import {
+  explicitMtu,
   fdbValue,
+  leadsAlike,
   neighbourValue,
   nexthopValue,
   parseRouteKey,
@@ -82,17 +85,28 @@ export class PeerEntries {
   readonly tables: readonly EntryTable[];
   readonly #wanted: WantedEntries;
   readonly #withNexthops: boolean;
+  readonly #routeMtu: (path: PeerPath) => number | undefined;
   readonly #metric: number | undefined;
   readonly #ids: NexthopIds;
   /** The subnets whose routes were given the nexthop object; some may have another by now. */
   readonly #subnetsOfId = new Map<number, Set<string>>();
 
-  /** @param withNexthops false on kernels without nexthop objects: routes then name the gateway themselves */
-  constructor(family: Family, devices: PathDevices, wanted: WantedEntries, withNexthops: boolean) {
+  /**
+   * @param withNexthops false on kernels without nexthop objects: routes then name the gateway themselves
+   * @param routeMtu the MTU of a path's route, where that is smaller than its device's
+   */
+  constructor(
+    family: Family,
+    devices: PathDevices,
+    wanted: WantedEntries,
+    withNexthops: boolean,
+    routeMtu: (path: PeerPath) => number | undefined,
+  ) {
     this.family = family;
     this.devices = devices;
     this.#wanted = wanted;
     this.#withNexthops = withNexthops;
+    this.#routeMtu = routeMtu;
     this.#metric = ROUTE_METRIC[family];
     this.#ids = new NexthopIds(family);
     this.neighbours = new EntryTable(this.#neighbourKind());
@@ -106,6 +120,13 @@ export class PeerEntries {
     if (!this.#withNexthops) return;
     const id = this.#wanted.gateways.has(gateway) ? this.#ids.for(gateway) : this.#ids.of(gateway);
     if (id !== undefined) this.nexthops.markDirty(String(id));
+  }
+
+  /** What `routeMtu` says of the routes to these public addresses may have changed. O(peers). */
+  routeMtusTouched(remotes: ReadonlySet<Address>): void {
+    for (const [subnet, { remote }] of this.#wanted.routes) {
+      if (remotes.has(remote)) this.routes.markDirty(subnet);
+    }
   }
 
   /**
@@ -204,7 +225,8 @@ export class PeerEntries {
     if (!gone) return differs;
     // The kernel took its routes along without a word.
     for (const subnet of this.#subnetsOfId.get(nexthop.id) ?? []) {
-      if (this.routes.observed.get(subnet) !== targetText({ nexthopId: nexthop.id })) continue;
+      const route = this.routes.observed.get(subnet);
+      if (route === undefined || parseTarget(route).nexthopId !== nexthop.id) continue;
       differs = this.routes.announced(subnet, undefined) || differs;
     }
     if (this.nexthops.kind.wanted(String(nexthop.id)) === undefined) this.#subnetsOfId.delete(nexthop.id);
@@ -278,13 +300,23 @@ export class PeerEntries {
     };
     const at = (key: string) => parseRouteKey(key, this.#metric);
     const to = (value: string) => ({ ...parseTarget(value), onlink: value.startsWith('via') });
+    // IPv6 takes two routes that differ in their MTU alone for one and the same, and refuses the second.
+    const replaces = (value: string, before: string | undefined): boolean =>
+      this.family === 'ipv6' && before !== undefined && leadsAlike(value, before);
     return {
       name: 'route',
       wanted,
       wantedKeys: () => this.#wanted.routes.keys(),
-      set: (key, value) => prependRoute({ ...at(key), ...to(value) }),
+      set: (key, value, before) =>
+        replaces(value, before)
+          ? setRoute({ ...at(key), ...to(value) })
+          : prependRoute({ ...at(key), ...to(value), ...explicitMtu(value, before) }),
       remove: (key) => deleteRoute(at(key)),
-      removeReplaced: (key, value) => deleteRoute({ ...at(key), ...to(value) }),
+      removeReplaced(key, before, value) {
+        if (replaces(value, before)) return undefined;
+        const target = to(before);
+        return deleteRoute({ ...at(key), ...target, mtuBytes: target.mtuBytes ?? 0 });
+      },
     };
   }
 
@@ -297,11 +329,13 @@ export class PeerEntries {
 
   #wantedRoute(path: PeerPath): string | undefined {
     const via = this.#via(path.gateway);
-    if (!this.#withNexthops || via === undefined) return via;
+    if (via === undefined) return undefined;
+    const mtuBytes = this.#routeMtu(path);
+    if (!this.#withNexthops) return targetText({ ...parseTarget(via), mtuBytes });
     const nexthopId = this.#ids.for(path.gateway);
     const subnets = this.#subnetsOfId.get(nexthopId) ?? new Set();
     this.#subnetsOfId.set(nexthopId, subnets.add(formatSubnet(path.subnet)));
-    return targetText({ nexthopId });
+    return targetText({ nexthopId, mtuBytes });
   }
 
   #isOurs(nexthop: Nexthop): boolean {

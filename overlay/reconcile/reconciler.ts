@@ -12,14 +12,16 @@
  * made again, when announcements were lost, when the operator's or the lease's facts change, and every
  * `resyncIntervalMs` for what the kernel announces nowhere.
  */
-import { FAMILIES, type Family } from '../../store/address.ts';
+import { type Address, FAMILIES, type Family } from '../../store/address.ts';
 import type { Lease } from '../../store/lease.ts';
 import { routesDirectly } from '../desired/on-link.ts';
 import { podNetworkFacts, type WantedOverlay } from '../desired/overlay.ts';
+import { routeMtuBytes } from '../desired/path-mtu.ts';
 import {
   type EntryObserver,
   type Peer,
   type PeerContext,
+  type PeerPath,
   PeerTable,
   type SkippedLease,
 } from '../desired/peer-table.ts';
@@ -56,6 +58,8 @@ export interface ReconcilerOptions {
   readonly resyncIntervalMs: number;
   /** False on kernels without nexthop objects. */
   readonly withNexthops: boolean;
+  /** A peer's public address came or went. */
+  readonly onPeerAddress: (family: Family, remote: Address, present: boolean) => void;
   /** After every pass. */
   readonly onPass: () => void;
 }
@@ -102,6 +106,10 @@ export class Reconciler {
   #ports: ReadonlyMap<string, PodPort> = new Map();
   /** Of these ports the last announcement was not as it should be. */
   readonly #doubtful = new Set<string>();
+  /** How large packets to a peer may be on the underlay, where the data path would send larger ones. */
+  readonly #pathMtus: Readonly<Record<Family, Map<Address, number>>> = { ipv4: new Map(), ipv6: new Map() };
+  /** Peers' addresses whose routes may have another MTU than they should. */
+  readonly #pathsTouched = new Set<Address>();
   /** When the lease events that are not in the kernel yet arrived; monotonic milliseconds. */
   #leaseEvents: number[] = [];
   #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = [];
@@ -139,6 +147,9 @@ export class Reconciler {
    */
   setOverlay(wanted: WantedOverlay, context: PeerContext, leases: Iterable<Lease>): void {
     this.#wanted = wanted;
+    for (const mtus of Object.values(this.#pathMtus)) {
+      for (const remote of mtus.keys()) this.#pathsTouched.add(remote);
+    }
     this.#peers.judgeAll(context, leases);
     this.#marks = { ...this.#marks, devices: true, firewall: true, wishes: true };
     this.#schedule();
@@ -154,6 +165,17 @@ export class Reconciler {
   leaseGone(key: string, arrivedAt: number): void {
     this.#peers.delete(key);
     this.#leaseEvents.push(arrivedAt);
+    this.#schedule();
+  }
+
+  /**
+   * What the underlay was found to carry to a peer's public address, as a whole packet.
+   * @param mtuBytes undefined: as much as the data path sends, or not known
+   */
+  setPathMtu(family: Family, remote: Address, mtuBytes: number | undefined): void {
+    if (mtuBytes === undefined) this.#pathMtus[family].delete(remote);
+    else this.#pathMtus[family].set(remote, mtuBytes);
+    this.#pathsTouched.add(remote);
     this.#schedule();
   }
 
@@ -258,7 +280,10 @@ export class Reconciler {
       fdb: (family, mac) => this.#entries[family]?.fdb.markDirty(mac),
       gateway: (family, gateway) => this.#entries[family]?.gatewayTouched(gateway),
       route: (family, subnet) => this.#entries[family]?.routes.markDirty(subnet),
-      remote: (_family, remote) => this.#options.firewall.peerTouched(remote),
+      remote: (family, remote) => {
+        this.#options.firewall.peerTouched(remote);
+        this.#options.onPeerAddress(family, remote, this.#peers.wanted(family).remotes.has(remote));
+      },
     };
   }
 
@@ -441,12 +466,25 @@ export class Reconciler {
       const stays = entries?.devices.vxlan === vxlan && entries?.devices.underlay === underlay;
       if (entries !== undefined && stays && !again) continue;
       if (entries === undefined || !stays) {
-        entries = new PeerEntries(family, { vxlan, underlay }, this.#peers.wanted(family), withNexthops);
+        const devices = { vxlan, underlay };
+        entries = new PeerEntries(family, devices, this.#peers.wanted(family), withNexthops, (path) =>
+          this.#routeMtu(path),
+        );
       }
       nexthops ??= withNexthops ? (listNexthops(netlink) ?? []) : [];
       entries.observe(netlink, nexthops);
       this.#entries[family] = entries;
     }
+    if (this.#pathsTouched.size === 0) return;
+    for (const entries of Object.values(this.#entries)) entries.routeMtusTouched(this.#pathsTouched);
+    this.#pathsTouched.clear();
+  }
+
+  #routeMtu({ family, travel, remote }: PeerPath): number | undefined {
+    const pathMtuBytes = this.#pathMtus[family].get(remote);
+    if (pathMtuBytes === undefined || this.#wanted === undefined) return undefined;
+    const mtuBytes = routeMtuBytes(family, travel, pathMtuBytes);
+    return mtuBytes < this.#wanted.bridge.mtuBytes ? mtuBytes : undefined;
   }
 
   async #applyEntries(entries: PeerEntries, { underlay: { link } }: WantedOverlay): Promise<void> {

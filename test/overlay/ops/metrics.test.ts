@@ -20,6 +20,16 @@ describe('ops: metrics', () => {
     metrics.verb({ verb: 'ADD', result: 'ok', durationMs: 3 });
     metrics.verb({ verb: 'ADD', result: '11', durationMs: 1 });
     metrics.addresses('ipv4', 3, 250);
+    metrics.paths('ipv4', {
+      reachable: 3,
+      unreachable: 1,
+      unknown: 2,
+      filtered: 1,
+      reduced: 1,
+      roundTripsMs: [1, 2, 3, 4],
+    });
+    metrics.probePackets({ sent: 8, answered: 6, unmatched: 1 });
+    metrics.probePackets({ sent: 9, answered: 7, unmatched: 1 });
     const lines = (await metrics.text()).split('\n');
     expect(lines).to.include.members([
       'vtepd_ready 1',
@@ -40,6 +50,15 @@ describe('ops: metrics', () => {
       'vtepd_cni_seconds_count{verb="ADD",result="11"} 1',
       'vtepd_addresses_used{family="ipv4"} 3',
       'vtepd_addresses_free{family="ipv4"} 250',
+      'vtepd_probe_paths{family="ipv4",state="reachable"} 3',
+      'vtepd_probe_paths{family="ipv4",state="unreachable"} 1',
+      'vtepd_probe_paths{family="ipv4",state="unknown"} 2',
+      'vtepd_probe_paths{family="ipv4",state="filtered"} 1',
+      'vtepd_probe_reduced_paths{family="ipv4"} 1',
+      'vtepd_probe_round_trip_seconds{family="ipv4",quantile="0.5"} 0.002',
+      'vtepd_probe_round_trip_seconds{family="ipv4",quantile="1"} 0.004',
+      'vtepd_probe_packets_total{result="sent"} 9',
+      'vtepd_probe_packets_total{result="unmatched"} 1',
     ]);
   });
 

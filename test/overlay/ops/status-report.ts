@@ -36,6 +36,7 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
     },
     network: { problem: null, former: [] },
     peers: [],
+    probe: { running: true, reason: null },
     skipped: [],
     attachments: [],
     addresses: { used: 0, free: 253 },

@@ -95,6 +95,7 @@ describe('Reconciler', function () {
       metrics: { pass: (report) => passes.push(report), repair() {}, leaseToKernel() {} },
       resyncIntervalMs: 3_600_000,
       withNexthops,
+      onPeerAddress() {},
       onPass() {},
     });
     reconciler = made;
