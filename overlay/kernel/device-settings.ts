@@ -32,10 +32,21 @@ export function settleOwnDevice(device: string, families: readonly Family[], cha
   if (families.includes('ipv6')) set(`ipv6/conf/${device}/disable_ipv6`, '0', changed);
 }
 
-/** Lets packets that come in by these devices be forwarded. */
-export function settleForwarding(family: Family, devices: readonly string[], changed: SettingListener): void {
+/** Whether this kernel lets IPv6 be forwarded by device (6.17 on). */
+export const forwardsIpv6ByDevice = (): boolean => readSysctl('ipv6/conf/all/force_forwarding') !== undefined;
+
+/**
+ * Lets packets that come in by these devices be forwarded.
+ * @param byDevice as forwardsIpv6ByDevice(): tests take a newer kernel for an older one
+ */
+export function settleForwarding(
+  family: Family,
+  devices: readonly string[],
+  changed: SettingListener,
+  byDevice: boolean = forwardsIpv6ByDevice(),
+): void {
   const setting = family === 'ipv4' ? 'forwarding' : 'force_forwarding';
-  if (family === 'ipv4' || readSysctl(`ipv6/conf/all/${setting}`) !== undefined) {
+  if (family === 'ipv4' || byDevice) {
     for (const device of devices) set(`${family}/conf/${device}/${setting}`, '1', changed);
     return;
   }

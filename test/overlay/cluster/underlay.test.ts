@@ -3,27 +3,32 @@ import { readFile, rm } from 'node:fs/promises';
 import { expect } from 'chai';
 import { run } from '../../../overlay/lab/command.ts';
 import { ipBatch } from '../../../overlay/lab/namespace.ts';
-import { ping } from '../../../overlay/lab/ping.ts';
-import { gatewayAddress, NODE_INTERFACE, nodeAddress6 } from '../../../overlay/lab/underlay.ts';
+import { addressLines, gatewayAddresses, NODE_INTERFACE, nodePrefix } from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { parseAddress } from '../../../store/address.ts';
-import { type Cluster, describeCluster, EVERY_STORE } from '../../lab/cluster.ts';
+import type { Family } from '../../../store/address.ts';
+import { type Cluster, describeCluster, EVERY_KIND, pingPod } from '../../lab/cluster.ts';
+import { inFamily, OVERHEAD, VXLAN_DEVICE } from '../../lab/in-family.ts';
 import { kernelState, untilState } from '../../lab/kernel-state.ts';
 
 const DEADLINE_MS = 30_000;
 
-describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
+/** Node numbers that no node has. */
+const MOVED = 100;
+
+describeCluster('the underlay', EVERY_KIND, { nodes: 2 }, (cluster) => {
+  const { families } = cluster;
+
   it('the interface goes down and up: everything is as it was', async () => {
     const { namespace } = cluster.node(1);
     const before = await kernelState(namespace);
     await run('ip', ['-n', namespace, 'link', 'set', NODE_INTERFACE, 'down']);
     // Down takes the default route and the IPv6 addresses with it: what a network manager puts back.
-    await ipBatch(namespace, [
-      `link set ${NODE_INTERFACE} up`,
-      `route add default via ${gatewayAddress}`,
-      `addr add ${nodeAddress6(1)}/64 dev ${NODE_INTERFACE} nodad`,
-      'route add default via 2001:db8::1',
-    ]);
+    const usual = addressLines(1, cluster.lab.underlay.families);
+    // An IPv4 address stays on an interface that is down.
+    await ipBatch(
+      namespace,
+      usual.filter((line) => !line.startsWith(`addr add ${nodePrefix(1, 'ipv4')}`)),
+    );
     await untilState(namespace, before);
     await untilReachable(cluster);
   });
@@ -40,25 +45,19 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
   it('its address changes: the lease follows, and the peers follow the lease', async () => {
     const [first, second] = [cluster.node(1), cluster.node(2)];
     const { lease } = await first.status();
-    const moved = parseAddress('192.0.2.111');
-    await ipBatch(first.namespace, [
-      `addr del ${first.address}/24 dev ${NODE_INTERFACE}`,
-      `addr add ${moved}/24 dev ${NODE_INTERFACE}`,
-      `route replace default via ${gatewayAddress}`,
-    ]);
-    const follows = async () => (await second.status()).peers[0]?.publicIP === moved;
-    await until(follows, { what: 'the peer to follow', deadlineMs: DEADLINE_MS });
-    const after = (await first.status()).lease;
-    expect(after).to.include({ publicIP: moved, subnet: lease?.subnet, vtepMAC: lease?.vtepMAC });
-    await untilReachable(cluster);
-    const { stdout } = await first.exec(['ip', '-d', 'link', 'show', 'vtep.1']);
-    expect(stdout).to.contain(`local ${moved}`);
-    await ipBatch(first.namespace, [
-      `addr del ${moved}/24 dev ${NODE_INTERFACE}`,
-      `addr add ${first.address}/24 dev ${NODE_INTERFACE}`,
-      `route replace default via ${gatewayAddress}`,
-    ]);
-    await untilReachable(cluster);
+    for (const family of families) {
+      const moved = nodePrefix(MOVED, family).replace(/\/.*/, '');
+      await ipBatch(first.namespace, move(family, 1, MOVED));
+      const follows = async () => inFamily((await second.status()).peers[0], family).publicIP === moved;
+      await until(follows, { what: 'the peer to follow', deadlineMs: DEADLINE_MS });
+      const after = inFamily((await first.status()).lease, family);
+      expect(after).to.deep.equal({ ...inFamily(lease, family), publicIP: moved });
+      await untilReachable(cluster);
+      const { stdout } = await first.exec(['ip', '-d', 'link', 'show', VXLAN_DEVICE[family]]);
+      expect(stdout).to.contain(`local ${moved}`);
+      await ipBatch(first.namespace, move(family, MOVED, 1));
+      await untilReachable(cluster);
+    }
   });
 
   it('its MTU changes: device, bridge and subnet.env follow', async () => {
@@ -66,13 +65,19 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
     const follows = (mtuBytes: number) => async () => {
       const { stdout } = await node.exec(['ip', '-j', 'link', 'show']);
       const links: { ifname: string; mtu: number }[] = JSON.parse(stdout);
-      const ours = links.filter(({ ifname }) => ['vtep.1', 'vtep0'].includes(ifname));
+      const ours = links.filter(({ ifname }) =>
+        ['vtep0', ...families.map((family) => VXLAN_DEVICE[family])].includes(ifname),
+      );
       const env = await readFile(node.subnetFile, 'utf8');
       return ours.every(({ mtu }) => mtu === mtuBytes) && env.includes(`FLANNEL_MTU=${mtuBytes}\n`);
     };
+    const overhead = Math.max(...families.map((family) => OVERHEAD[family]));
     for (const underlayMtu of [1400, 1500]) {
       await run('ip', ['-n', node.namespace, 'link', 'set', NODE_INTERFACE, 'mtu', `${underlayMtu}`]);
-      await until(follows(underlayMtu - 50), { what: 'the MTU to be followed', deadlineMs: DEADLINE_MS });
+      await until(follows(underlayMtu - overhead), {
+        what: 'the MTU to be followed',
+        deadlineMs: DEADLINE_MS,
+      });
     }
     await untilReachable(cluster);
   });
@@ -86,10 +91,12 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
     await second.startDaemon();
     await second.untilReady();
     const { lease } = await second.status();
-    expect(lease?.vtepMAC).not.to.equal(before?.vtepMAC);
+    const macs = (node: Parameters<typeof inFamily>[0]) =>
+      families.map((family) => inFamily(node, family).vtepMAC).join();
+    expect(macs(lease)).not.to.equal(macs(before));
     const follows = async () => {
       const { peers } = await first.status();
-      return peers.length === 1 && peers[0]?.vtepMAC === lease?.vtepMAC && peers[0]?.programmed;
+      return peers.length === 1 && macs(peers[0]) === macs(lease) && peers[0]?.programmed;
     };
     await until(follows, { what: 'the peer to follow', deadlineMs: DEADLINE_MS });
     second.pods.length = 0;
@@ -98,11 +105,17 @@ describeCluster('the underlay', EVERY_STORE, { nodes: 2 }, (cluster) => {
   });
 });
 
+/** The address of one node number goes, that of another comes. */
+const move = (family: Family, from: number, to: number): string[] => [
+  `addr del ${nodePrefix(from, family)} dev ${NODE_INTERFACE}`,
+  `addr add ${nodePrefix(to, family)} dev ${NODE_INTERFACE}${family === 'ipv6' ? ' nodad' : ''}`,
+  `route replace default via ${gatewayAddresses[family]}`,
+];
+
 async function untilReachable(cluster: Cluster): Promise<void> {
   const [from, to] = [cluster.pod(1), cluster.pod(2)];
   const both = async () =>
-    (await ping(from.namespace, to.address, { count: 1 })).received === 1 &&
-    (await ping(to.namespace, from.address, { count: 1 })).received === 1;
+    (await pingPod(from, to, { count: 1 })).lost === 0 && (await pingPod(to, from, { count: 1 })).lost === 0;
   await until(both, { what: 'the pods to reach each other', deadlineMs: DEADLINE_MS });
 }
 
