@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { ENCAPSULATED_MARK, firewallElements, firewallTables } from '../../../overlay/desired/firewall.ts';
 import { InterfaceNameError } from '../../../overlay/desired/firewall-table.ts';
 import { tableText } from '../../../overlay/kernel/firewall-text.ts';
-import { parseAddress } from '../../../store/address.ts';
+import { parseAddress, parseSubnet } from '../../../store/address.ts';
 import { FACTS, PODS } from './rig.ts';
 
 describe('firewall: rules', () => {
@@ -38,6 +38,24 @@ describe('firewall: rules', () => {
     expect(kinds({ podFilter: false })).to.deep.equal(['inet']);
     expect(kinds({ peerFilter: false, masquerade: false })).to.deep.equal(['bridge']);
     expect(kinds({ peerFilter: false, masquerade: false, podFilter: false })).to.deep.equal([]);
+  });
+
+  it('translate nothing between the network and those that the cluster had before', () => {
+    const formerNetworks = { ipv4: [parseSubnet('10.96.0.0/16')] };
+    const text = (facts: object) => firewallTables({ ...FACTS, ...facts }).map((table) => tableText(table));
+    const [before = '', after = ''] = [text({})[0], text({ formerNetworks })[0]];
+    for (const [from, to] of [
+      ['10.244.0.0/16', '10.96.0.0/16'],
+      ['10.96.0.0/16', '10.244.0.0/16'],
+      ['10.96.0.0/16', '10.96.0.0/16'],
+    ]) {
+      const rule = `ip saddr ${from} ip daddr ${to} return`;
+      expect(after).to.contain(rule);
+      expect(before).not.to.contain(rule);
+      // Before the rule that would.
+      expect(after.indexOf(rule)).to.be.lessThan(after.indexOf(`ip saddr ${from} masquerade`));
+    }
+    expect(after).to.contain('ip daddr 10.96.0.0/16 return');
   });
 
   it('ask for the bit of the mark that they are told', () => {

@@ -189,6 +189,38 @@ describe('LeaseKeeper', () => {
     await run.stop();
   });
 
+  it('claims anew when the network has no place for the lease, and leaves the old one as it is', async () => {
+    const elsewhere: Claim = ({ attributes }) => heldAs('10.200.3.0/24', attributes);
+    const run = keeperOver([granted, elsewhere], [kept]);
+    await run.asleep(1);
+    const cut = { network: parseSubnet('10.200.0.0/16'), subnetLength: 24 };
+    const bounds = { subnetMin: parseAddress('10.200.1.0'), subnetMax: parseAddress('10.200.255.0') };
+    const other: NetworkConfig = { ...network, networks: { ipv4: { ...cut, ...bounds } } };
+    run.keeper.setNetwork(other);
+    await run.asleep(2);
+    expect(run.requests[1]?.network).to.equal(other);
+    expect(run.held).to.deep.equal(['10.244.7.0-24 at 192.0.2.1', '10.200.3.0-24 at 192.0.2.1']);
+    run.keeper.setNetwork({ ...other, backend: { ...other.backend, port: 4789 } });
+    await run.asleep(3);
+    expect(run.requests).to.have.length(2);
+    await run.stop();
+  });
+
+  it('renews by other times as soon as it is told', async () => {
+    const ttls: number[] = [];
+    const noted: Renew = (current, attributes) => {
+      ttls.push(current.ttlMs);
+      return kept(current, attributes);
+    };
+    const run = keeperOver([granted], [noted]);
+    await run.asleep(1);
+    run.keeper.setTimes({ ttlMs: 48 * HOUR_MS, renewMarginMs: HOUR_MS });
+    await run.asleep(2);
+    expect(ttls).to.deep.equal([48 * HOUR_MS]);
+    expect(run.sleeps[1]?.ms).to.equal(12 * HOUR_MS);
+    await run.stop();
+  });
+
   it('gives back what it holds, once', async () => {
     const run = keeperOver([granted], [kept]);
     await run.asleep(1);

@@ -9,7 +9,7 @@ import {
   messageWithCauses,
   recordingLog,
 } from '../../../overlay/ops/log.ts';
-import { openLog } from '../../../overlay/ops/open-log.ts';
+import { type OpenLog, openLog } from '../../../overlay/ops/open-log.ts';
 import { printable, redactor, withoutUser } from '../../../overlay/ops/redact.ts';
 
 interface Wanted {
@@ -77,6 +77,25 @@ describe('ops: log', () => {
     ] as const) {
       expect(await linesOf(speak, { level })).to.have.length(count);
     }
+  });
+
+  it('has another level and format, and another secret, from the next line on', async () => {
+    const lines = await linesOf(
+      (log) => {
+        const open = log as OpenLog;
+        log.debug('door');
+        log.info('door');
+        open.configure({ level: 'debug', format: 'json' });
+        open.hide('door');
+        log.debug('door and window');
+        open.configure({ level: 'error', format: 'text' });
+        log.warn('door');
+      },
+      { secrets: ['window'] },
+    );
+    expect(lines).to.have.length(2);
+    expect(lines[0]).to.match(/ info {2}door$/);
+    expect(JSON.parse(lines[1] ?? '')).to.include({ level: 'debug', message: '*** and ***' });
   });
 
   it('prints an error with its causes and its code, its stack only at level debug', async () => {

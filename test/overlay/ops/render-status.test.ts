@@ -65,6 +65,30 @@ describe('ops: the status for people', () => {
     expect(plain).to.include('\nlease     10.244.5.0/24 at 192.0.2.1, does not expire\n');
   });
 
+  it('says what changes left behind, and what of the configuration is not in use', () => {
+    const former = [
+      { subnet: '10.96.5.0/24', pods: 3, problem: null },
+      { subnet: '10.97.5.0/24', subnetIPv6: 'fd00::/64', pods: 1, problem: 'it is another node’s' },
+    ];
+    const { configuration } = statusReport();
+    const text = renderStatus(
+      statusReport({
+        network: { problem: 'Backend.Type "ipip" is not one', former },
+        configuration: { ...configuration, problem: 'ip-masq: what?', needRestart: ['bridge', 'store'] },
+      }),
+      options,
+    );
+    for (const line of [
+      '! network: the stored configuration is not in use: Backend.Type "ipip" is not one',
+      '! former lease 10.96.5.0/24: 3 in use',
+      '! former lease 10.97.5.0/24, fd00::/64: 1 in use, and the store does not keep it: it is another node’s',
+      '! configuration: what is in the file is not in use: ip-masq: what?',
+      '! configuration: these changed and need a restart: bridge, store',
+    ]) {
+      expect(text).to.include(`${line}\n`);
+    }
+  });
+
   it('begins with everything that is wrong', () => {
     const report = statusReport({
       ready: false,
