@@ -10,6 +10,8 @@ import { until } from './wait.ts';
 
 /** The command line of this very build. */
 export const VTEPD = join(import.meta.dirname, '..', 'cli', 'vtepd.js');
+/** Those in its first line, which counts only where it is run by its name. */
+export const NODE_FLAGS: readonly string[] = ['--max-semi-space-size=1'];
 
 /** A daemon that is up within half a second, on a machine under load. */
 const READY_DEADLINE_MS = 30_000;
@@ -54,7 +56,7 @@ export class LabDaemon {
   static async start(plan: DaemonPlan): Promise<LabDaemon> {
     const log = await open(plan.logFile, 'a');
     try {
-      const command = [process.execPath, VTEPD, 'run', ...plan.arguments];
+      const command = [process.execPath, ...NODE_FLAGS, VTEPD, 'run', ...plan.arguments];
       const child = await start(...inside(plan.namespace, command), {
         stdio: ['ignore', log.fd, log.fd],
         env: { ...process.env, ...plan.env },

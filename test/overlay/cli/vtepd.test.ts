@@ -7,6 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { NODE_FLAGS } from '../../../overlay/lab/lab-daemon.ts';
 import { serveHttp } from '../../../overlay/ops/http.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
 import { packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
@@ -43,6 +44,11 @@ describe('cli: vtepd', () => {
     folder = await mkdtemp(join(tmpdir(), 'vtepd-cli-'));
   });
   after(() => rm(folder, { recursive: true, force: true }));
+
+  it('is run by its name as the lab runs it: with the same flags of Node', async () => {
+    const [first] = (await readFile(VTEPD, 'utf8')).split('\n');
+    expect(first).to.equal(`#!/usr/bin/env -S node ${NODE_FLAGS.join(' ')}`);
+  });
 
   it('lists its commands, and no other', async () => {
     const { code, out } = await vtepd(['--help']);
