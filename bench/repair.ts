@@ -11,7 +11,7 @@ import { until } from '../overlay/lab/wait.ts';
 import { type Aim, type Bench, type BenchIo, runBench } from './harness/bench.ts';
 import { SINGLE_OBJECTS, type Victim, WHOLE_DEVICES } from './harness/breakages.ts';
 import { netlinkInside, requireEntries } from './harness/kernel-counts.ts';
-import { KernelWatch } from './harness/kernel-watch.ts';
+import { AnnouncementsLostError, KernelWatch } from './harness/kernel-watch.ts';
 import { monotonicMs } from './harness/machine.ts';
 import { benchLab, timedStart } from './harness/node-run.ts';
 import { untilIdle } from './harness/process.ts';
@@ -44,7 +44,7 @@ const bench: Bench = {
         const what = `one object deleted to back, p99 ms (${kind}, ${peers} peers)`;
         aims.push({ what, atMost: 50, measured: distribution(values).p99 });
       }
-      for (const [kind, values] of Object.entries(devices)) of[kind] = spread(values);
+      for (const [kind, values] of Object.entries(devices)) if (values.length > 0) of[kind] = spread(values);
       figures[`${peers} peers`] = of;
     }
     return { figures, aims };
@@ -73,8 +73,8 @@ async function measure(peers: number, io: BenchIo): Promise<{ single: Times; dev
     await untilIdle(pid, io.signal);
     const back = watch.next(`${kind} to be back`, breakage.back);
     const struckMs = monotonicMs();
-    breakage.strike();
-    return (await back) - struckMs;
+    const [backMs] = await Promise.all([back, breakage.strike()]);
+    return backMs - struckMs;
   };
   const timesOf = (kinds: typeof SINGLE_OBJECTS): Times =>
     Object.fromEntries(Object.keys(kinds).map((kind) => [kind, []]));
@@ -89,12 +89,17 @@ async function measure(peers: number, io: BenchIo): Promise<{ single: Times; dev
       }
     }
     for (const kind of inTurns(Object.keys(devices), round)) {
-      devices[kind]?.push(await once(WHOLE_DEVICES, kind, turn++));
+      try {
+        devices[kind]?.push(await once(WHOLE_DEVICES, kind, turn++));
+      } catch (error) {
+        if (!(error instanceof AnnouncementsLostError)) throw error;
+        io.progress(`${kind}: ${error.message}; this one does not count`);
+      }
       const settled = { what: 'all entries to be back', deadlineMs: SETTLE_DEADLINE_MS, signal: io.signal };
       await until(() => isWhole(node.namespace, peers), settled);
     }
     const medians = Object.entries({ ...single, ...devices }).map(
-      ([kind, values]) => `${kind} ${spread(values).median}`,
+      ([kind, values]) => `${kind} ${values.length > 0 ? spread(values).median : '-'}`,
     );
     io.progress(`${peers} peers, round ${round + 1} of ${io.rounds}: ${medians.join(', ')} ms`);
   }

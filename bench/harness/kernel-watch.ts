@@ -18,10 +18,11 @@ type Matches = (message: NetlinkMessage) => boolean;
 interface Waiting {
   readonly matches: Matches;
   readonly resolve: (atMs: number) => void;
+  readonly reject: (error: Error) => void;
   readonly timer: NodeJS.Timeout;
 }
 
-/** Announcements were lost, so times are worth nothing. */
+/** Announcements were lost while one was waited for: it may have been among them. */
 export class AnnouncementsLostError extends Error {
   override readonly name = 'AnnouncementsLostError';
   readonly code = 'VTEPD_BENCH_ANNOUNCEMENTS_LOST';
@@ -30,16 +31,13 @@ export class AnnouncementsLostError extends Error {
 export class KernelWatch implements AsyncDisposable {
   readonly #monitor: KernelMonitor;
   readonly #waiting = new Set<Waiting>();
-  #lost = false;
 
   private constructor(namespace: string) {
     const look = (message: NetlinkMessage): void => this.#look(message);
     const listener = {
       routing: look,
       netfilter: look,
-      lost: () => {
-        this.#lost = true;
-      },
+      lost: () => this.#failAll(new AnnouncementsLostError('announcements of the kernel were lost')),
     };
     this.#monitor = inNamespace(namespacePath(namespace), () => new KernelMonitor(listener));
   }
@@ -53,17 +51,15 @@ export class KernelWatch implements AsyncDisposable {
    * When the first announcement from now on that matches came; monotonic milliseconds of monotonicMs().
    * `matches` may count: it sees every announcement once. @throws DeadlineError, AnnouncementsLostError
    */
-  async next(what: string, matches: Matches, deadlineMs = DEADLINE_MS): Promise<number> {
-    const at = await new Promise<number>((resolve, reject) => {
+  next(what: string, matches: Matches, deadlineMs = DEADLINE_MS): Promise<number> {
+    return new Promise<number>((resolve, reject) => {
       const late = (): void => {
         this.#waiting.delete(entry);
         reject(new DeadlineError(`waited ${deadlineMs} ms for the kernel to announce ${what}, in vain`));
       };
-      const entry: Waiting = { matches, resolve, timer: setTimeout(late, deadlineMs) };
+      const entry: Waiting = { matches, resolve, reject, timer: setTimeout(late, deadlineMs) };
       this.#waiting.add(entry);
     });
-    if (this.#lost) throw new AnnouncementsLostError('announcements of the kernel were lost');
-    return at;
   }
 
   /** Whoever waits still, waits for ever. */
@@ -71,6 +67,14 @@ export class KernelWatch implements AsyncDisposable {
     for (const { timer } of this.#waiting) clearTimeout(timer);
     this.#waiting.clear();
     await this.#monitor.close();
+  }
+
+  #failAll(error: Error): void {
+    for (const { timer, reject } of this.#waiting) {
+      clearTimeout(timer);
+      reject(error);
+    }
+    this.#waiting.clear();
   }
 
   #look(message: NetlinkMessage): void {
