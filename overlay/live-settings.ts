@@ -12,6 +12,7 @@ import type { SettingsProblem } from './config/settings-error.ts';
 import { openStore } from './leases/open-store.ts';
 import type { OverlayNode } from './node.ts';
 import { messageWithCauses } from './ops/log.ts';
+import type { UnderlayProbe } from './probe/underlay-probe.ts';
 import type { FirewallPass } from './reconcile/firewall-pass.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
 import type { ConfigurationSource, ReloadOptions } from './reload.ts';
@@ -27,6 +28,8 @@ export interface LiveParts {
   /** nftables can be used here. */
   readonly hasFirewall: boolean;
   readonly announcer: ReadyAnnouncer;
+  /** Absent where the underlay is not to be probed. */
+  readonly probe: UnderlayProbe | undefined;
   readonly serveAt: (address: HttpAddress | undefined) => Promise<void>;
 }
 
@@ -48,6 +51,9 @@ export function liveSettings(parts: LiveParts): ReloadOptions['apply'] {
       await attempt('--ip-masq, --peer-filter, --pod-filter', () => applyFilters(parts, settings));
     }
     if (has('resync-interval')) parts.reconciler.setResyncInterval(settings.overlay.resyncIntervalMs);
+    if (has('probe-interval') && settings.probe !== undefined) {
+      parts.probe?.setInterval(settings.probe.intervalMs);
+    }
     await attempt('the store', async () => {
       const wished = storeAsStarted(parts.settings.store, settings.store);
       const fingerprint = wished && storeFingerprint(wished);

@@ -208,6 +208,7 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
           firewallPass,
           hasFirewall: firewall !== undefined,
           announcer,
+          probe,
           serveAt: (address) => http.serveAt(address),
         }),
       }),

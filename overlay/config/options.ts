@@ -237,7 +237,8 @@ const underlay = {
   }),
   'probe-interval': withDefault(duration({ minMs: 1000, maxMs: 3_600_000 }), '30s', {
     group: 'underlay',
-    help: 'How often each peer is asked while all is well; a path that swallows large packets is found within twice that.',
+    live: true,
+    help: 'How often each peer is asked while all is well; one that swallows large packets is found within that and some ten seconds.',
   }),
 };
 

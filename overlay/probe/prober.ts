@@ -124,6 +124,7 @@ export class Prober {
   readonly #searching = new Set<Path>();
   readonly #waiting = new Set<Path>();
   readonly #counts = { sent: 0, answered: 0, unmatched: 0 };
+  #intervalMs: number;
   #sequence = 0;
   #wake = new AbortController();
   /** What becomes due before this ends the sleep. */
@@ -132,8 +133,22 @@ export class Prober {
 
   constructor(options: ProberOptions) {
     this.#options = options;
+    this.#intervalMs = options.intervalMs;
     const [high = 0, low = 0] = options.randomBytes(2);
     this.#identifier = (high << 8) | low;
+  }
+
+  /** Checks that are planned already come within the new interval. */
+  setInterval(intervalMs: number): void {
+    this.#intervalMs = intervalMs;
+    const latestAt = this.#options.clock() + intervalMs;
+    for (const paths of Object.values(this.#paths)) {
+      for (const path of paths.values()) {
+        if (path.asked === undefined && path.dueAt > latestAt && Number.isFinite(path.dueAt)) {
+          this.#at(path, latestAt - this.#options.random() * intervalMs);
+        }
+      }
+    }
   }
 
   /** @param origin undefined: the family is not carried, or cannot be probed */
@@ -302,10 +317,10 @@ export class Prober {
 
   /** Until the next regular check. The first such rest is of any length: paths that were added together part. */
   #restMs(path: Path): number {
-    const { intervalMs, random } = this.#options;
+    const { random } = this.#options;
     const part = path.isNew ? random() : 1 - SPREAD + 2 * SPREAD * random();
     path.isNew = false;
-    return intervalMs * part;
+    return this.#intervalMs * part;
   }
 
   /** What is under way with a path is not waited for any longer. */
@@ -344,9 +359,9 @@ export class Prober {
 
   #firstCheck(path: Path): void {
     if (this.#origins[path.family] === undefined) return;
-    const { intervalMs, random, clock } = this.#options;
+    const { random, clock } = this.#options;
     const count = this.#paths.ipv4.size + this.#paths.ipv6.size;
-    this.#at(path, clock() + random() * Math.min(intervalMs, FIRST_CHECK_MS_A_PATH * count));
+    this.#at(path, clock() + random() * Math.min(this.#intervalMs, FIRST_CHECK_MS_A_PATH * count));
   }
 
   #at(path: Path, dueAt: number): void {

@@ -79,6 +79,11 @@ export class UnderlayProbe {
     }
   }
 
+  /** How often a path that is well is asked, from its next check on. */
+  setInterval(intervalMs: number): void {
+    this.#prober.setInterval(intervalMs);
+  }
+
   /** A peer's public address came or went. */
   peerTouched(family: Family, remote: Address, present: boolean): void {
     if (present) {

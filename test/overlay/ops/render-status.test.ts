@@ -132,6 +132,15 @@ describe('ops: the status for people', () => {
     expect(text).to.match(/Leases not used \(1\)\nLEASE +REASON\n10.244.9.0-24 +PublicIP is missing/);
   });
 
+  it('names both devices of a dual-stack node, and the family that the underlay lacks', () => {
+    const { overlay, underlay } = statusReport();
+    if (overlay === null || underlay === null) throw new Error('the usual report has both');
+    const dual = statusReport({ overlay: { ...overlay, deviceIPv6: 'vtep6.1' } });
+    expect(renderStatus(dual, options)).to.include('overlay   vtep.1 and vtep6.1, VNI 1');
+    const half = statusReport({ underlay: { ...underlay, lackingFamilies: ['ipv6'] } });
+    expect(renderStatus(half, options)).to.include("no ipv6 address: this node's pods are without ipv6");
+  });
+
   it('cuts long tables, and says so', () => {
     const peers = Array.from({ length: 10_000 }, (_, number) => peer(number % 250));
     const text = renderStatus(statusReport({ peers }), options);
@@ -161,6 +170,24 @@ describe('ops: the status for people', () => {
       options,
     );
     for (const bad of ['\u001b', '\u202e', '\nforged']) expect(text).to.not.include(bad);
+  });
+
+  it('says of the underlay what is wrong with it, and nothing else', () => {
+    const path = { reachable: true, rttMs: 0.4, mtuBytes: 1500, fullBytes: 1500, reason: null };
+    const peers = [
+      { ...peer(7), path },
+      { ...peer(8), path: { ...path, mtuBytes: 1400 }, publicIPv6: '2001:db8::8', pathIPv6: path },
+      { ...peer(9), path: { ...path, reachable: false, rttMs: null, reason: 'Network is unreachable' } },
+      { ...peer(10), path: { ...path, reachable: null, rttMs: null, mtuBytes: null, reason: 'no answer' } },
+    ];
+    const text = renderStatus(statusReport({ peers }), options);
+    expect(text.match(/^! .*$/gm)).to.deep.equal([
+      '! underlay: 1 of 5 paths swallow large packets: 192.0.2.8 (1400 of 1500 bytes pass)',
+      '! underlay: 1 of 5 paths no longer answer: 192.0.2.9 (Network is unreachable)',
+    ]);
+    expect(text).to.not.include('probed');
+    const lacking = statusReport({ probe: { running: false, reason: 'raw-socket is not installed' } });
+    expect(renderStatus(lacking, options)).to.include('          not probed: raw-socket is not installed\n');
   });
 
   it('lists pods as a runtime and Kubernetes call them', () => {

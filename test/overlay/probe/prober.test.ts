@@ -186,6 +186,20 @@ describe('probe: the schedule', () => {
     expect(network.prober.path('ipv6', parseAddress('2001:db8::2'))).to.include({ reachable: true });
   });
 
+  it('another interval holds at once, for the checks that are planned as well', async () => {
+    const network = networkWith(50);
+    await network.run(2 * INTERVAL_MS);
+    network.prober.setInterval(1000);
+    network.sentAtMs.length = 0;
+    await network.run(10_000);
+    expect(network.sentAtMs.length).to.be.within(430, 570);
+    network.prober.setInterval(INTERVAL_MS);
+    await network.run(2000);
+    network.sentAtMs.length = 0;
+    await network.run(INTERVAL_MS);
+    expect(network.sentAtMs.length).to.be.at.most(60);
+  });
+
   it('another full size is checked at once', async () => {
     const network = networkWith(1);
     network.widthOf = () => 4000;

@@ -165,6 +165,51 @@ describe('Reconciler', function () {
     expect(made.state.repairs).to.equal(0);
   });
 
+  for (const withNexthops of [true, false]) {
+    const how = withNexthops ? 'nexthop objects' : 'gateway routes';
+    it(`the route of a narrow path has its MTU, by ${how}: only it, through changes, and no longer than that`, async () => {
+      const remote = parseAddress('198.51.100.5');
+      const made = await converge(withNexthops, [leaseOf(5, remote), leaseOf(6)]);
+      const index = vxlanIndex();
+      const mtus = () => listRoutes(netlink, 'ipv4', ROUTE_PROTOCOL).map(({ mtuBytes }) => mtuBytes);
+      for (const [pathBytes, routeBytes] of [
+        [1400, 1350],
+        [1300, 1250],
+        [undefined, undefined],
+        [1300, 1250],
+        // As much as the device takes: the route says nothing.
+        [1500, undefined],
+        [600, 550],
+      ]) {
+        made.setPathMtu('ipv4', remote, pathBytes);
+        await made.settled();
+        expect(mtus(), `${pathBytes}`).to.have.members([routeBytes, undefined]);
+      }
+      expect(made.state.repairs).to.equal(0);
+      // Somebody takes the MTU off the route.
+      ip('route', 'del', '10.1.5.0/24', 'proto', String(ROUTE_PROTOCOL));
+      ip(
+        'route',
+        'add',
+        '10.1.5.0/24',
+        'via',
+        '10.1.5.0',
+        'dev',
+        'vtep.9',
+        'onlink',
+        'proto',
+        String(ROUTE_PROTOCOL),
+      );
+      made.lookAgain();
+      await made.settled();
+      expect(mtus()).to.have.members([550, undefined]);
+      made.leaseGone(leaseOf(5).key, performance.now());
+      await made.settled();
+      expect(mtus()).to.deep.equal([undefined]);
+      expect(vxlanIndex()).to.equal(index);
+    });
+  }
+
   it('a device of another kind in the way: says so, and works once it is gone', async () => {
     ip('link', 'add', 'vtep.9', 'type', 'bridge');
     let refusal: unknown;
