@@ -1,5 +1,6 @@
 /** The keys of a lab's etcd, as a test reads and writes them. */
 import { ETCD_PREFIX, EtcdLabStore } from '../../overlay/lab/lab-store.ts';
+import type { LeaseStatus } from '../../overlay/ops/status.ts';
 import type { Cluster } from './cluster.ts';
 
 export function etcdOf(cluster: Cluster): EtcdLabStore {
@@ -32,5 +33,8 @@ export async function leaseKeys(store: EtcdLabStore): Promise<string[]> {
     .map((key) => key.slice(start.length));
 }
 
-/** A subnet's key: `10.244.5.0/24` -> `10.244.5.0-24`. */
-export const keyOf = (subnet: string): string => subnet.replace('/', '-');
+/** A lease's key: `10.244.5.0-24`, `10.244.5.0-24&fc00:244:0:5::-64`, `0.0.0.0-0&fc00:244:0:5::-64`. */
+export const keyOf = (lease: Pick<LeaseStatus, 'subnet' | 'subnetIPv6'> | null): string =>
+  [lease?.subnet ?? '0.0.0.0/0', lease?.subnetIPv6]
+    .flatMap((subnet) => subnet?.replace('/', '-') ?? [])
+    .join('&');

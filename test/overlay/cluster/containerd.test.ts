@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { type Child, stop } from '../../../overlay/lab/command.ts';
 import type { LabNode } from '../../../overlay/lab/lab-node.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { describeCluster, EMBEDDED } from '../../lab/cluster.ts';
+import { describeCluster, EMBEDDED_DUAL } from '../../lab/cluster.ts';
 import { CONTAINERD_PROGRAMS, NodeContainerd } from '../../lab/containerd.ts';
 
 /** The first process of a container gets only those signals that it has a handler for. */
@@ -14,7 +14,7 @@ const SERVE = [
 
 const PLAN = { nodes: 2, pods: 0, programs: CONTAINERD_PROGRAMS };
 
-describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
+describeCluster('containerd', [EMBEDDED_DUAL], PLAN, (cluster) => {
   const runtimes: NodeContainerd[] = [];
   before(async () => {
     for (const node of cluster.lab.nodes) {
@@ -35,9 +35,10 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
       await runtime(2).runContainer('web', SERVE),
     ];
     try {
-      const [first, second] = await Promise.all(cluster.lab.nodes.map(addressOfWeb));
-      expect(await fetched(runtime(1), second ?? '')).to.equal('a page of node-2\n');
-      expect(await fetched(runtime(2), first ?? '')).to.equal('a page of node-1\n');
+      const [first = [], second = []] = await Promise.all(cluster.lab.nodes.map(addressesOfWeb));
+      expect([first.length, second.length]).to.deep.equal([2, 2]);
+      for (const address of second) expect(await fetched(runtime(1), address)).to.equal('a page of node-2\n');
+      for (const address of first) expect(await fetched(runtime(2), address)).to.equal('a page of node-1\n');
     } finally {
       for (const server of servers) await stop(server, 'SIGTERM', 15_000);
     }
@@ -48,11 +49,11 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
     }
   });
 
-  async function addressOfWeb(node: LabNode): Promise<string> {
+  async function addressesOfWeb(node: LabNode): Promise<readonly string[]> {
     const found = async () =>
       (await node.status()).attachments.find(({ containerID }) => containerID.endsWith('-web'));
     const attachment = await until(found, { what: 'the container to be attached', deadlineMs: 30_000 });
-    return attachment.ips[0]?.replace(/\/.*/, '') ?? '';
+    return attachment.ips;
   }
 
   /** The server's process comes up some time after its interface: asked until it answers. */
@@ -60,7 +61,14 @@ describeCluster('containerd', [EMBEDDED], PLAN, (cluster) => {
     let attempt = 0;
     return until(
       async () => {
-        const wget = ['/bin/busybox', 'wget', '-q', '-O', '-', `http://${address}/`];
+        const wget = [
+          '/bin/busybox',
+          'wget',
+          '-q',
+          '-O',
+          '-',
+          `http://${address.includes(':') ? `[${address}]` : address}/`,
+        ];
         const text = await output(await from.runContainer(`fetch-${attempt++}`, wget));
         return text === '' ? undefined : text;
       },

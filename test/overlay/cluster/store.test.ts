@@ -1,14 +1,29 @@
 /** What daemons do when the store, or what is in it, is not as it should be: mostly on a real etcd. */
 import { existsSync } from 'node:fs';
 import { expect } from 'chai';
-import { ping } from '../../../overlay/lab/ping.ts';
+import { LAB_NETWORKS, type LabFamilies, labNetworkConfig } from '../../../overlay/lab/lab-network.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { describeCluster, ETCD, EVERY_STORE, pingDuring } from '../../lab/cluster.ts';
+import type { PeerStatus } from '../../../overlay/ops/status.ts';
+import { addressAt, type Family } from '../../../store/address.ts';
+import {
+  type Cluster,
+  describeCluster,
+  ETCD,
+  ETCD_DUAL,
+  EVERY_FAMILY,
+  EVERY_FAMILY_IN_ETCD,
+  EVERY_KIND,
+  pingDuring,
+  pingPod,
+} from '../../lab/cluster.ts';
 import { deleteKey, etcdOf, getKey, keyOf, leaseKeys, putKey } from '../../lab/etcd-keys.ts';
+import { inFamily, VXLAN_DEVICE } from '../../lab/in-family.ts';
 
 const DEADLINE_MS = 30_000;
 
-describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
+describeCluster('the store away', EVERY_FAMILY_IN_ETCD, { nodes: 3 }, (cluster) => {
+  const { families } = cluster;
+
   afterEach(async () => {
     const etcd = etcdOf(cluster);
     if (etcd.pid === undefined) await etcd.start();
@@ -30,7 +45,7 @@ describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
     expect(report.lost).to.equal(0);
     const { lease } = await cluster.node(3).status();
     await cluster.node(3).daemon?.kill();
-    await deleteKey(etcd, `subnets/${keyOf(lease?.subnet ?? '')}`);
+    await deleteKey(etcd, `subnets/${keyOf(lease)}`);
     await cluster.node(1).untilProgrammed(1);
     await cluster.node(3).startDaemon();
     await cluster.settled();
@@ -45,20 +60,22 @@ describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
     await node.untilReady();
     const status = await node.status();
     expect(status.store).to.include({ healthy: false, source: 'cache' });
-    expect(status.lease).to.include({ subnet: lease?.subnet, vtepMAC: lease?.vtepMAC });
+    expect(keyOf(status.lease)).to.equal(keyOf(lease));
+    for (const family of families)
+      expect(inFamily(status.lease, family)).to.deep.equal(inFamily(lease, family));
     expect(status.peers.map(({ programmed }) => programmed)).to.deep.equal([true, true]);
     const pod = await node.attachPod();
-    expect(await ping(pod.namespace, cluster.pod(2).address, { count: 3 })).to.include({ lost: 0 });
+    expect(await pingPod(pod, cluster.pod(2), { count: 3 })).to.include({ lost: 0 });
     await etcd.start();
     const live = async () => (await node.status()).store.source === 'live';
     await until(live, { what: 'the store to be live again', deadlineMs: DEADLINE_MS });
-    expect((await node.status()).lease?.subnet).to.equal(lease?.subnet);
+    expect(keyOf((await node.status()).lease)).to.equal(keyOf(lease));
   });
 
   it('a lease that is deleted by hand is claimed again: the same subnet, and nothing is lost', async () => {
     const [node, etcd] = [cluster.node(1), etcdOf(cluster)];
     const { lease } = await node.status();
-    const key = `subnets/${keyOf(lease?.subnet ?? '')}`;
+    const key = `subnets/${keyOf(lease)}`;
     const report = await pingDuring(cluster.pod(3), cluster.pod(2), async () => {
       await deleteKey(etcd, key);
       const back = async () => (await getKey(etcd, key)) !== undefined;
@@ -66,24 +83,16 @@ describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
     });
     expect(report.lost).to.equal(0);
     await cluster.settled();
-    expect((await node.status()).lease?.subnet).to.equal(lease?.subnet);
+    expect(keyOf((await node.status()).lease)).to.equal(keyOf(lease));
   });
 
   it('leases that cannot be used are named and skipped; the others go on', async () => {
     const [node, etcd] = [cluster.node(1), etcdOf(cluster)];
     const strange: Record<string, string> = {
-      '10.244.250.0-24': 'not JSON',
-      '10.244.251.0-24': JSON.stringify({ PublicIP: '192.0.2.201', BackendType: 'host-gw' }),
-      '10.99.0.0-24': JSON.stringify({
-        PublicIP: '192.0.2.202',
-        BackendType: 'vxlan',
-        BackendData: { VNI: 1, VtepMAC: '02:00:00:00:00:02' },
-      }),
-      '10.244.252.0-24': JSON.stringify({
-        PublicIP: '192.0.2.203',
-        BackendType: 'vxlan',
-        BackendData: { VNI: 1, VtepMAC: '01:00:5e:00:00:01' },
-      }),
+      [keyIn(cluster, 250)]: 'not JSON',
+      [keyIn(cluster, 251)]: valueIn(cluster, { number: 201, backend: 'host-gw' }),
+      [keyOutside(cluster)]: valueIn(cluster, { number: 202 }),
+      [keyIn(cluster, 252)]: valueIn(cluster, { number: 203, mac: '01:00:5e:00:00:01' }),
     };
     for (const [key, value] of Object.entries(strange)) await putKey(etcd, `subnets/${key}`, value);
     const skipped = async () => {
@@ -101,42 +110,86 @@ describeCluster('the store away', [ETCD], { nodes: 3 }, (cluster) => {
 
   it('a flannel node’s lease is programmed like any other', async () => {
     const [node, etcd] = [cluster.node(1), etcdOf(cluster)];
-    const value = {
-      PublicIP: '192.0.2.77',
-      PublicIPv6: null,
-      BackendType: 'vxlan',
-      BackendData: { VNI: 1, VtepMAC: '62:0b:fc:12:34:56' },
-    };
-    await putKey(etcd, 'subnets/10.244.253.0-24', JSON.stringify(value));
-    const found = async () =>
-      (await node.status()).peers.find(
-        ({ subnet, programmed }) => subnet === '10.244.253.0/24' && programmed,
-      );
+    const key = `subnets/${keyIn(cluster, 253)}`;
+    const mac = '62:0b:fc:12:34:56';
+    await putKey(etcd, key, valueIn(cluster, { number: 77, mac }));
+    const isIt = (peer: PeerStatus) => families.every((family) => inFamily(peer, family).vtepMAC === mac);
+    const found = async () => (await node.status()).peers.find((peer) => isIt(peer) && peer.programmed);
     const peer = await until(found, { what: 'the peer', deadlineMs: DEADLINE_MS });
-    expect(peer).to.include({ publicIP: '192.0.2.77', vtepMAC: '62:0b:fc:12:34:56' });
-    const { stdout } = await node.exec(['bridge', 'fdb', 'show', 'dev', 'vtep.1']);
-    expect(stdout).to.contain('62:0b:fc:12:34:56 dst 192.0.2.77');
-    await deleteKey(etcd, 'subnets/10.244.253.0-24');
+    const entries = async (family: Family) =>
+      (await node.exec(['bridge', 'fdb', 'show', 'dev', VXLAN_DEVICE[family]])).stdout;
+    for (const family of families) {
+      expect(inFamily(peer, family).publicIP).to.equal(remoteOf(77)[family]);
+      expect(await entries(family)).to.contain(`${mac} dst ${remoteOf(77)[family]}`);
+    }
+    await deleteKey(etcd, key);
     await cluster.settled();
-    expect((await node.exec(['bridge', 'fdb', 'show', 'dev', 'vtep.1'])).stdout).not.to.contain('192.0.2.77');
+    for (const family of families) expect(await entries(family)).not.to.contain(mac);
   });
 
   it('our own lease in the store is as flannel writes one', async () => {
     const etcd = etcdOf(cluster);
     expect(await leaseKeys(etcd)).to.have.length(3);
     const { lease } = await cluster.node(1).status();
-    const value = await getKey(etcd, `subnets/${keyOf(lease?.subnet ?? '')}`);
-    expect(JSON.parse(value ?? '')).to.deep.include({
-      PublicIP: lease?.publicIP,
-      BackendType: 'vxlan',
-      BackendData: { VNI: 1, VtepMAC: lease?.vtepMAC },
-    });
+    const value = JSON.parse((await getKey(etcd, `subnets/${keyOf(lease)}`)) ?? '');
+    expect(value).to.include({ BackendType: 'vxlan' });
+    for (const family of families) {
+      const { publicIP, vtepMAC } = inFamily(lease, family);
+      const [address, data] = FIELDS[family];
+      expect(value).to.deep.include({ [address]: publicIP, [data]: { VNI: 1, VtepMAC: vtepMAC } });
+    }
   });
 });
 
+/** The schema's names. */
+const FIELDS: Readonly<Record<Family, readonly [address: string, data: string]>> = {
+  ipv4: ['PublicIP', 'BackendData'],
+  ipv6: ['PublicIPv6', 'BackendV6Data'],
+};
+
+/** The `number`th subnet of the lab's networks, as a lease's key. */
+const keyIn = ({ families }: Cluster, number: number): string =>
+  keyOf({
+    ...(families.includes('ipv4') && { subnet: `${addressAt(LAB_NETWORKS.ipv4, number << 8)}/24` }),
+    ...(families.includes('ipv6') && {
+      subnetIPv6: `${addressAt(LAB_NETWORKS.ipv6, BigInt(number) << 64n)}/64`,
+    }),
+  });
+
+const keyOutside = ({ families }: Cluster): string =>
+  keyOf({
+    ...(families.includes('ipv4') && { subnet: '10.99.0.0/24' }),
+    ...(families.includes('ipv6') && { subnetIPv6: 'fc00:99::/64' }),
+  });
+
+const remoteOf = (number: number): Readonly<Record<Family, string>> => ({
+  ipv4: `192.0.2.${number}`,
+  ipv6: `2001:db8::${number}`,
+});
+
+/** A lease as flannel writes it: a family that it has not is null. */
+function valueIn(
+  { families }: Cluster,
+  {
+    number,
+    mac = '02:00:00:00:00:02',
+    backend = 'vxlan',
+  }: { number: number; mac?: string; backend?: string },
+): string {
+  const data = backend === 'vxlan' ? { VNI: 1, VtepMAC: mac } : null;
+  const has = (family: Family) => families.includes(family);
+  return JSON.stringify({
+    PublicIP: has('ipv4') ? remoteOf(number).ipv4 : null,
+    PublicIPv6: has('ipv6') ? remoteOf(number).ipv6 : null,
+    BackendType: backend,
+    ...(has('ipv4') && { BackendData: data }),
+    ...(has('ipv6') && { BackendV6Data: data }),
+  });
+}
+
 const UNCONFIGURED = { nodes: 1, idle: true, networkConfig: null };
 
-describeCluster('the network configuration', [ETCD], UNCONFIGURED, (cluster) => {
+describeCluster('the network configuration', [ETCD, ETCD_DUAL], UNCONFIGURED, (cluster) => {
   it('missing: waited for; malformed: refused by the field’s name; mended: taken', async () => {
     const [node, etcd] = [cluster.node(1), etcdOf(cluster)];
     const daemon = await node.startDaemon();
@@ -150,15 +203,12 @@ describeCluster('the network configuration', [ETCD], UNCONFIGURED, (cluster) => 
     expect(existsSync(node.subnetFile)).to.equal(false);
     expect(await daemon.log()).to.match(/no network configuration.*coreos\.com\/network\/config/);
 
-    await putKey(etcd, 'config', JSON.stringify({ Network: '10.244.0.0/16', SubnetLen: 12 }));
+    const { families } = cluster.parameters;
+    await putKey(etcd, 'config', labNetworkConfig(families, { SubnetLen: 12, IPv6SubnetLen: 12 }));
     await until(says(/SubnetLen/), { what: 'the field’s name', deadlineMs: DEADLINE_MS });
     expect(await node.ready()).to.equal(false);
 
-    await putKey(
-      etcd,
-      'config',
-      JSON.stringify({ Network: '10.244.0.0/16', Backend: { Type: 'vxlan', VNI: 7 } }),
-    );
+    await putKey(etcd, 'config', labNetworkConfig(families, { Backend: { Type: 'vxlan', VNI: 7 } }));
     await node.untilReady();
     expect((await node.status()).overlay).to.include({ device: 'vtep.7', vni: 7 });
   });
@@ -167,15 +217,14 @@ describeCluster('the network configuration', [ETCD], UNCONFIGURED, (cluster) => 
 const TINY = {
   nodes: 3,
   idle: true,
-  networkConfig: JSON.stringify({
-    Network: '10.244.0.0/22',
-    SubnetMin: '10.244.1.0',
-    SubnetMax: '10.244.2.0',
-    Backend: { Type: 'vxlan' },
-  }),
+  networkConfig: (families: LabFamilies) =>
+    labNetworkConfig(families, {
+      ...(families !== 'ipv6' && { SubnetMin: '10.244.1.0', SubnetMax: '10.244.2.0' }),
+      ...(families !== 'ipv4' && { IPv6SubnetMin: 'fc00:244:0:1::', IPv6SubnetMax: 'fc00:244:0:2::' }),
+    }),
 };
 
-describeCluster('a full network', [ETCD], TINY, (cluster) => {
+describeCluster('a full network', EVERY_FAMILY, TINY, (cluster) => {
   it('the node too many waits, says why, and takes the first subnet that is given back', async () => {
     const [first, second, third] = [cluster.node(1), cluster.node(2), cluster.node(3)];
     await first.startDaemon(['--release-on-exit']);
@@ -189,25 +238,31 @@ describeCluster('a full network', [ETCD], TINY, (cluster) => {
     const { lease } = await first.status();
     await first.daemon?.terminate();
     await third.untilReady();
-    expect((await third.status()).lease?.subnet).to.equal(lease?.subnet);
+    expect(keyOf((await third.status()).lease)).to.equal(keyOf(lease));
   });
 });
 
-describeCluster('two daemons with one public address', EVERY_STORE, { nodes: 2, idle: true }, (cluster) => {
+describeCluster('two daemons with one public address', EVERY_KIND, { nodes: 2, idle: true }, (cluster) => {
   it('the newcomer is taken for the machine installed anew; the other says so, gives no address, and does not fight', async () => {
     const [first, second] = [cluster.node(1), cluster.node(2)];
     await first.startDaemon();
     await first.untilReady();
-    await second.startDaemon(['--public-ip', first.address]);
+    const { ipv4, ipv6 = '' } = first.addresses;
+    const asked = { ipv4: ['--public-ip', ipv4 ?? ''], ipv6: ['--public-ipv6', ipv6] };
+    await second.startDaemon(cluster.families.flatMap((family) => asked[family]));
     await second.untilReady();
     const { lease } = await second.status();
     const reason = async () => (await first.status()).reason ?? '';
-    const says = async () => (await reason()).includes(lease?.vtepMAC ?? '?');
+    const macs = cluster.families.map((family) => inFamily(lease, family).vtepMAC);
+    const says = async () => {
+      const text = await reason();
+      return macs.some((mac) => text.includes(mac));
+    };
     await until(says, { what: 'a word on the other daemon', deadlineMs: DEADLINE_MS });
     expect(await first.ready()).to.equal(false);
     expect(await reason())
       .to.contain(first.address)
       .and.to.contain('--public-ip');
-    expect((await second.status()).lease).to.include({ subnet: lease?.subnet, vtepMAC: lease?.vtepMAC });
+    expect(keyOf((await second.status()).lease)).to.equal(keyOf(lease));
   });
 });
