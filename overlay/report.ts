@@ -1,6 +1,6 @@
 /** The status report, put together from what each room knows. */
 import type { AttachmentRegistry } from '../cni-shim/registry.ts';
-import { FAMILIES, formatSubnet, type PerFamily, type Subnet } from '../store/address.ts';
+import { FAMILIES, formatSubnet, type Subnet } from '../store/address.ts';
 import type { Lease } from '../store/lease.ts';
 import type { HeldLease, StoreKind } from '../store/lease-store.ts';
 import type { Peer } from './desired/peer-table.ts';
@@ -64,7 +64,15 @@ export function statusReport(sources: ReportSources): StatusReport {
     underlay:
       underlay === undefined
         ? null
-        : { device: underlay.link.name, mtuBytes: underlay.link.mtuBytes, chosenBy: underlay.why },
+        : {
+            device: underlay.link.name,
+            mtuBytes: underlay.link.mtuBytes,
+            chosenBy: underlay.why,
+            lackingFamilies: FAMILIES.filter(
+              (family) =>
+                node.network?.networks[family] !== undefined && underlay.localAddress[family] === undefined,
+            ),
+          },
     overlay: overlayStatus(reconciler),
     network: {
       problem: node.networkProblem ?? null,
@@ -176,6 +184,7 @@ function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
     backend: type,
     directRouting: tunnels && directRouting,
     device: device?.name ?? null,
+    deviceIPv6: wanted.vxlan.ipv6?.name,
     vni: device?.vni ?? null,
     port: device?.port ?? null,
     mtuBytes: wanted.bridge.mtuBytes,
@@ -229,10 +238,15 @@ function firewallStatus(firewall: Firewall): FirewallStatus {
 }
 
 function addressStatus(registry: AttachmentRegistry, facts: PodNetworkFacts): AddressStatus {
-  const use: PerFamily<{ readonly used: number; readonly free: number | bigint }> = registry.addressUse(
-    facts.subnets,
-    facts.gateways,
-  );
-  const first = use.ipv4 ?? use.ipv6;
-  return { used: first?.used ?? 0, free: Number(first?.free ?? 0) };
+  const use = registry.addressUse(facts.subnets, facts.gateways);
+  const found = FAMILIES.flatMap((family) => {
+    const { used, free } = use[family] ?? {};
+    return used === undefined ? [] : [[family, { used, free: Number(free) }] as const];
+  });
+  const each = found.map(([, counts]) => counts);
+  return {
+    used: Math.max(0, ...each.map(({ used }) => used)),
+    free: each.length === 0 ? 0 : Math.min(...each.map(({ free }) => free)),
+    ...Object.fromEntries(found),
+  };
 }

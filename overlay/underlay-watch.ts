@@ -40,6 +40,8 @@ export class UnderlayWatch {
   #needs: UnderlayNeeds | undefined;
   #underlay: Underlay | undefined;
   #problem: string | undefined;
+  /** As last said. */
+  #lacking = '';
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: UnderlayWatchOptions) {
@@ -95,6 +97,7 @@ export class UnderlayWatch {
       return;
     }
     this.#problem = undefined;
+    this.#tellOfLacking(found, families);
     const before = this.#underlay;
     if (JSON.stringify(found) === JSON.stringify(before)) return;
     this.#underlay = found;
@@ -114,6 +117,19 @@ export class UnderlayWatch {
     const before = this.#underlay;
     if (found.link.up || before?.link.index !== found.link.index) return undefined;
     return before.reach === undefined ? undefined : { ...found, reach: before.reach };
+  }
+
+  #tellOfLacking({ link, localAddress }: Underlay, families: readonly Family[]): void {
+    const lacking = families.filter((family) => localAddress[family] === undefined).join();
+    if (lacking === this.#lacking) return;
+    this.#lacking = lacking;
+    const served = families.filter((family) => localAddress[family] !== undefined).join(' and ');
+    const { log } = this.#options;
+    if (lacking === '') log.info(`the underlay has every family of the network now: ${served}`);
+    else
+      log.warn(`the underlay has no ${lacking} address: pods are served in ${served} only`, {
+        device: link.name,
+      });
   }
 
   close(): void {

@@ -100,14 +100,19 @@ function facts(report: StatusReport, now: Date): string {
   rows.push(['lease', leaseText(report, now)]);
   if (underlay !== null) {
     rows.push(['underlay', `${underlay.device}, MTU ${underlay.mtuBytes} (${underlay.chosenBy})`]);
+    for (const family of underlay.lackingFamilies) {
+      rows.push(['', `no ${family} address: this node's pods are without ${family}`]);
+    }
   }
   if (report.probe !== null && report.probe.reason !== null) {
     const { running, reason } = report.probe;
     rows.push(['', `${running ? 'partly' : 'not'} probed: ${reason}`]);
   }
   if (overlay !== null) {
-    const { device, vni, port, mtuBytes, datapath, bridge, networks } = overlay;
-    const tunnel = device === null ? overlay.backend : `${device}, VNI ${vni}, UDP port ${port}`;
+    const { device, deviceIPv6, vni, port, mtuBytes, datapath, bridge, networks } = overlay;
+    const devices =
+      device === deviceIPv6 || deviceIPv6 === undefined ? device : `${device} and ${deviceIPv6}`;
+    const tunnel = device === null ? overlay.backend : `${devices}, VNI ${vni}, UDP port ${port}`;
     rows.push(['overlay', `${tunnel}, MTU ${mtuBytes}, data path ${datapath}`]);
     rows.push(['', `bridge ${bridge}, cluster network ${networks.join(', ')}`]);
     if (overlay.directRouting) rows.push(['', "peers on the underlay's link are routed directly"]);

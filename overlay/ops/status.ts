@@ -59,6 +59,8 @@ export interface UnderlayStatus {
   readonly mtuBytes: number;
   /** `--iface`, `the default route`, ... */
   readonly chosenBy: string;
+  /** Families of the network that it has no address of: pods of this node are without. */
+  readonly lackingFamilies: readonly ('ipv4' | 'ipv6')[];
 }
 
 export interface OverlayStatus {
@@ -66,8 +68,10 @@ export interface OverlayStatus {
   readonly backend: string;
   /** Peers on the underlay's link are routed directly, the others through the tunnel. */
   readonly directRouting: boolean;
-  /** The tunnel's; null where there is none, with the host-gw backend. */
+  /** The tunnel's, IPv4's where there are two; null where there is none, with the host-gw backend. */
   readonly device: string | null;
+  /** The tunnel's of IPv6. */
+  readonly deviceIPv6?: string | undefined;
   readonly vni: number | null;
   readonly port: number | null;
   readonly mtuBytes: number;
@@ -152,7 +156,13 @@ export interface AttachmentStatus {
   readonly hostInterface?: string | undefined;
 }
 
-export interface AddressStatus {
+/** A pod takes one of each family: here are the most that are used, and the fewest that are free. */
+export interface AddressStatus extends AddressUse {
+  readonly ipv4?: AddressUse | undefined;
+  readonly ipv6?: AddressUse | undefined;
+}
+
+export interface AddressUse {
   readonly used: number;
   readonly free: number;
 }

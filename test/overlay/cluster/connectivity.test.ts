@@ -15,7 +15,14 @@ import { runInside } from '../../../overlay/lab/namespace.ts';
 import { ping } from '../../../overlay/lab/ping.ts';
 import { RunningStream } from '../../../overlay/lab/tcp.ts';
 import { gatewayAddresses, NODE_INTERFACE } from '../../../overlay/lab/underlay.ts';
-import { addressAt, familyOf, formatSubnet, parseSubnet, subnetContains } from '../../../store/address.ts';
+import {
+  addressAt,
+  FAMILIES,
+  familyOf,
+  formatSubnet,
+  parseSubnet,
+  subnetContains,
+} from '../../../store/address.ts';
 import { describeCluster, EVERY_KIND, pingPod } from '../../lab/cluster.ts';
 import { inFamily, OVERHEAD, VXLAN_DEVICE } from '../../lab/in-family.ts';
 
@@ -113,7 +120,12 @@ describeCluster('pods of two nodes', EVERY_KIND, PLAN, (cluster) => {
     expect(Date.parse(first.lease?.expiresAt ?? '')).to.be.greaterThan(Date.now());
     const [device] = families.map((family) => VXLAN_DEVICE[family]);
     expect(first.overlay).to.include({ device, vni: 1, port: 8472, mtuBytes });
+    expect(first.overlay?.deviceIPv6).to.equal(families.includes('ipv6') ? VXLAN_DEVICE.ipv6 : undefined);
     expect(first.overlay).to.include({ datapath: 'kernel', bridge: 'vtep0' });
+    expect(first.addresses?.used).to.equal(2);
+    for (const family of FAMILIES) {
+      expect(first.addresses?.[family]?.used).to.equal(families.includes(family) ? 2 : undefined);
+    }
     expect(first.overlay?.networks).to.deep.equal(
       families.map((family) => formatSubnet(LAB_NETWORKS[family])),
     );

@@ -22,7 +22,12 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
       vtepMAC: '02:00:00:00:00:01',
       expiresAt: '2026-02-01T11:00:00.000Z',
     },
-    underlay: { device: 'eth0', mtuBytes: 1500, chosenBy: 'has the ipv4 default route' },
+    underlay: {
+      device: 'eth0',
+      mtuBytes: 1500,
+      chosenBy: 'has the ipv4 default route',
+      lackingFamilies: [],
+    },
     overlay: {
       backend: 'vxlan',
       directRouting: false,
@@ -39,7 +44,7 @@ export function statusReport(otherwise: Partial<StatusReport> = {}): StatusRepor
     probe: { running: true, reason: null },
     skipped: [],
     attachments: [],
-    addresses: { used: 0, free: 253 },
+    addresses: { used: 0, free: 253, ipv4: { used: 0, free: 253 } },
     firewall: { drops: {}, foreignDrops: [] },
     reconcile: {
       passes: 3,
