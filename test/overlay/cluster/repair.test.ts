@@ -116,6 +116,24 @@ describeCluster('repair', EVERY_FAMILY, { nodes: 2, programs: ['sysctl'] }, (clu
     expect(report.lost).to.equal(0);
   });
 
+  it('a stranger’s route to a peer’s subnet stays, and ours wins', async () => {
+    const node = cluster.node(1);
+    for (const family of cluster.families) {
+      const { peerSubnet, router, device } = await factsOf(cluster, family);
+      const [address] = cluster.pod(2).addresses.filter((each) => familyOf(each) === family);
+      const way = async () => (await node.exec(['ip', 'route', 'get', address ?? ''])).stdout;
+      const theirs = ['route', 'append', peerSubnet, 'via', router];
+      await node.exec(['ip', ...theirs]);
+      const before = await kernelState(node.namespace);
+      expect(before).to.contain(`gateway=${router}`);
+      expect(await way()).to.contain(`dev ${device}`);
+      await node.exec(['ip', 'route', 'del', peerSubnet, 'protocol', '118']);
+      await untilState(node.namespace, before);
+      expect(await way()).to.contain(`dev ${device}`);
+      await node.exec(['ip', 'route', 'del', peerSubnet, 'via', router]);
+    }
+  });
+
   it('what the kernel announces nowhere is put right by the periodic pass', async () => {
     const node = cluster.node(2);
     await node.daemon?.terminate();
