@@ -11,7 +11,7 @@ import type { HttpAddress, Settings, StoreSettings } from './config/settings.ts'
 import type { SettingsProblem } from './config/settings-error.ts';
 import { openStore } from './leases/open-store.ts';
 import type { OverlayNode } from './node.ts';
-import { messageWithCauses } from './ops/log.ts';
+import { type Log, messageWithCauses } from './ops/log.ts';
 import type { UnderlayProbe } from './probe/underlay-probe.ts';
 import type { FirewallPass } from './reconcile/firewall-pass.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
@@ -21,6 +21,7 @@ export interface LiveParts {
   /** What the daemon was started with. */
   readonly settings: Settings;
   readonly source: ConfigurationSource;
+  readonly log: Log;
   readonly store: SwitchableStore;
   readonly node: OverlayNode;
   readonly reconciler: Reconciler;
@@ -47,9 +48,10 @@ export function liveSettings(parts: LiveParts): ReloadOptions['apply'] {
     };
     const has = (...names: OptionName[]): boolean => names.some((name) => changed.includes(name));
     if (has('log-level', 'log-format')) parts.source.setLog(settings.log);
-    if (has('ip-masq', 'peer-filter', 'pod-filter')) {
-      await attempt('--ip-masq, --peer-filter, --pod-filter', () => applyFilters(parts, settings));
-    }
+    await attempt('--ip-masq, --peer-filter, --pod-filter', () => {
+      requireFirewall(parts, settings);
+      if (has('ip-masq', 'peer-filter', 'pod-filter')) applyFilters(parts, settings);
+    });
     if (has('resync-interval')) parts.reconciler.setResyncInterval(settings.overlay.resyncIntervalMs);
     if (has('probe-interval') && settings.probe !== undefined) {
       parts.probe?.setInterval(settings.probe.intervalMs);
@@ -61,25 +63,24 @@ export function liveSettings(parts: LiveParts): ReloadOptions['apply'] {
       const next: LeaseStore = await openStore(wished);
       opened = fingerprint;
       // Closing the old one may take a call's time; nobody waits for it but the end of the daemon.
-      parts.store.switchTo(next).catch(() => {});
+      parts.store.switchTo(next).catch((error: unknown) => {
+        parts.log.warn('the store that was in use before did not close cleanly', { error });
+      });
       parts.node.storeOpened();
     });
     // A lease's times, and the underlay's choice.
     parts.node.reconfigure(settings);
-    if (has('http')) await attempt('--http', () => parts.serveAt(settings.http));
+    await attempt('--http', () => parts.serveAt(settings.http));
     return problems;
   };
 }
 
-function applyFilters(
-  { hasFirewall, firewallPass, announcer, reconciler }: LiveParts,
-  { overlay }: Settings,
-): void {
-  if (!hasFirewall && (overlay.masquerade || overlay.peerFilter || overlay.podFilter)) {
-    throw new Error(
-      'nftables cannot be used here, so these stay off; install libnftables1 and restart vtepd',
-    );
-  }
+function requireFirewall({ hasFirewall }: LiveParts, { overlay }: Settings): void {
+  if (hasFirewall || !(overlay.masquerade || overlay.peerFilter || overlay.podFilter)) return;
+  throw new Error('nftables cannot be used here, so these stay off; install libnftables1 and restart vtepd');
+}
+
+function applyFilters({ firewallPass, announcer, reconciler }: LiveParts, { overlay }: Settings): void {
   firewallPass.setSwitches(overlay);
   announcer.setMasquerade(overlay.masquerade);
   reconciler.lookAgain();

@@ -202,6 +202,7 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
         apply: liveSettings({
           settings,
           source,
+          log,
           store,
           node,
           reconciler,

@@ -9,7 +9,7 @@
  *
  * With the store away at the start, the cached view and the remembered lease stand in for it.
  */
-import { type Address, FAMILIES, type Family, type Mac } from '../store/address.ts';
+import { type Address, FAMILIES, type Family, type Mac, sameSubnet } from '../store/address.ts';
 import type { Clock, Sleep } from '../store/backoff.ts';
 import { followLeases, type StoreHealth, type ViewDelta } from '../store/follow.ts';
 import { type Lease, type LeaseAttributes, type NetworkConfig, sameAttributes } from '../store/lease.ts';
@@ -139,6 +139,7 @@ export class OverlayNode {
       const timeout = AbortSignal.timeout(RELEASE_TIMEOUT_MS);
       await this.#former.releaseAll(timeout);
       await this.#keeper.release(timeout);
+      this.#options.memory.rememberFormerLeases([]);
       this.#options.memory.rememberLease(undefined);
       log.info('gave the lease back', { subnet: key });
     } catch (error) {
@@ -277,9 +278,9 @@ export class OverlayNode {
    */
   #networkChanged(now: NetworkConfig, before: NetworkConfig | undefined): void {
     const { memory } = this.#options;
-    const earlier = memory.networks.filter((config) => !isSameNetwork(config, now));
+    const earlier = memory.networks.filter((config) => !isSameSpace(config, now));
     memory.rememberNetworks([...earlier, now]);
-    const lease = before === undefined ? memory.lease : this.#lease;
+    const lease = this.#lease ?? memory.lease;
     const former = before === undefined ? [...memory.formerLeases] : [];
     if (lease !== undefined && !fitsNetwork(now, lease.subnets)) former.push(lease);
     for (const each of former) this.#former.add(each, now.backend);
@@ -439,7 +440,7 @@ export class OverlayNode {
     const { memory, reconciler, log } = this.#options;
     const [{ network }, view] = [this.#networkWatch, this.#view];
     if (network === undefined || view === undefined) return;
-    const earlier = memory.networks.filter((config) => !isSameNetwork(config, network));
+    const earlier = memory.networks.filter((config) => !isSameSpace(config, network));
     const leases = [...view.leases.values(), ...this.#former.stored];
     // Of a cached view nothing is concluded, and while the kernel is not as it should be nothing is forgotten.
     const isCertain = view.source === 'store' && reconciler.fault === undefined;
@@ -449,7 +450,9 @@ export class OverlayNode {
       return;
     }
     memory.rememberNetworks([...inUse, network]);
-    log.info('no lease lies in a former network any more; it is forgotten', { count: inUse.length });
+    log.info('no lease lies in a former network any more; it is forgotten', {
+      count: earlier.length - inUse.length,
+    });
     this.#settleUnderlayNeeds();
     this.#program();
   }
@@ -485,5 +488,9 @@ function unsupported({ backend: { type } }: NetworkConfig): string | undefined {
   return `Backend.Type "${type}" is not one that vtepd has: use ${BACKENDS.map((name) => `"${name}"`).join(' or ')}`;
 }
 
-const isSameNetwork = (a: NetworkConfig, b: NetworkConfig): boolean =>
-  JSON.stringify(a) === JSON.stringify(b);
+/** Pods' addresses lie in the same networks, whatever else differs. */
+const isSameSpace = (a: NetworkConfig, b: NetworkConfig): boolean =>
+  FAMILIES.every((family) => {
+    const [x, y] = [a.networks[family]?.network, b.networks[family]?.network];
+    return x === undefined || y === undefined ? x === y : sameSubnet(x, y);
+  });

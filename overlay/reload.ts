@@ -29,8 +29,8 @@ export interface ConfigurationSource {
   readonly load: () => Promise<LoadedSettings>;
   /** Level and format from now on. */
   readonly setLog: (log: Settings['log']) => void;
-  /** Calls back for each SIGHUP until the signal aborts. */
-  readonly onHangup: (listener: () => void, signal: AbortSignal) => void;
+  /** Has this called for each SIGHUP from now on. */
+  readonly onHangup: (listener: () => void) => void;
 }
 
 export interface ReloadOptions {
@@ -60,7 +60,7 @@ const SETTLE_MS = 250;
 
 export class ConfigReloader {
   readonly #options: ReloadOptions;
-  readonly #abort = new AbortController();
+  #closed = false;
   #current: LoadedSettings;
   #state: ReloadState;
   /** A hash of the file as it was read last. */
@@ -76,7 +76,7 @@ export class ConfigReloader {
     this.#current = source.loaded;
     this.#state = { file: source.file, appliedAt: Date.now(), problem: undefined, needRestart: [] };
     this.#content = this.#read();
-    source.onHangup(() => void this.reload('SIGHUP'), this.#abort.signal);
+    source.onHangup(() => void this.reload('SIGHUP'));
     this.#watch();
   }
 
@@ -86,6 +86,7 @@ export class ConfigReloader {
 
   /** Reads and applies the configuration now. Never rejects: what goes wrong is logged and in `state`. */
   reload(cause: 'SIGHUP' | 'file'): Promise<void> {
+    if (this.#closed) return Promise.resolve();
     if (this.#running !== undefined) {
       this.#again = true;
       return this.#running;
@@ -97,7 +98,7 @@ export class ConfigReloader {
   }
 
   async close(): Promise<void> {
-    this.#abort.abort();
+    this.#closed = true;
     this.#watcher?.close();
     clearTimeout(this.#timer);
     await this.#running;
@@ -107,7 +108,7 @@ export class ConfigReloader {
     do {
       this.#again = false;
       await this.#reloadOnce(cause);
-    } while (this.#again && !this.#abort.signal.aborted);
+    } while (this.#again && !this.#closed);
   }
 
   async #reloadOnce(cause: string): Promise<void> {

@@ -8,11 +8,6 @@ import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
 import { optionFlags, optionSections } from './option-flags.ts';
 
-function onHangup(listener: () => void, signal: AbortSignal): void {
-  process.on('SIGHUP', listener);
-  signal.addEventListener('abort', () => process.off('SIGHUP', listener), { once: true });
-}
-
 export const command: Command = {
   name: 'run',
   summary: 'Run the daemon: lease a subnet, build the overlay, serve CNI',
@@ -28,6 +23,12 @@ export const command: Command = {
   async run(argv, io) {
     const given = parseArguments(argv, optionFlags(OPTION_NAMES));
     refusePositionals(given);
+    // From the first moment on: one that comes while the daemon starts must not end it.
+    let hangup = (): void => {};
+    process.on('SIGHUP', () => hangup());
+    const onHangup = (listener: () => void): void => {
+      hangup = listener;
+    };
     const sources = { flags: given.flags, environment: io.environment };
     const loaded = await loadSettings(sources);
     const { settings, warnings } = loaded;

@@ -116,7 +116,8 @@ export function deviceName(overlay: OverlaySettings, family: Family, vni: number
 /** Whether a link of this name is made by vtepd, whatever the network says. */
 export const isDeviceName = (overlay: OverlaySettings, name: string): boolean =>
   name === overlay.bridge ||
-  /^vtep6?\.[0-9]+$/.test(name) ||
+  // With a ~ behind it while another takes its place.
+  /^vtep6?\.[0-9]+~?$/.test(name) ||
   (overlay.device !== undefined && [overlay.device, `${overlay.device}6`].includes(name));
 
 /** Every secret that the settings hold, for openLog. */

@@ -46,6 +46,7 @@ import {
 } from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
+import { allMarks, type Marks, noMarks } from './marks.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
 
@@ -81,17 +82,6 @@ export class EntriesRefusedError extends Error {
 
 const FIRST_RETRY_MS = 20;
 const LAST_RETRY_MS = 5000;
-/** What the next pass has to look at. */
-interface Marks {
-  devices: boolean;
-  /** Dump the peers' entries. */
-  entries: boolean;
-  /** Compare the whole tables, not only the elements that changed. */
-  firewall: boolean;
-  /** Something else is wanted: what a pass makes of it is no repair. */
-  wishes: boolean;
-  trigger: PassTrigger;
-}
 
 export class Reconciler {
   readonly #options: ReconcilerOptions;
@@ -391,13 +381,7 @@ export class Reconciler {
       if (this.#wanted !== undefined) await this.#pass(this.#wanted, marks);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
-      this.#marks = {
-        devices: this.#marks.devices || marks.devices,
-        entries: this.#marks.entries || marks.entries,
-        firewall: this.#marks.firewall || marks.firewall,
-        wishes: this.#marks.wishes || marks.wishes,
-        trigger: 'retry',
-      };
+      this.#marks = { ...allMarks(this.#marks, marks), trigger: 'retry' };
     }
     const durationMs = performance.now() - startedAt;
     this.#options.metrics.pass({ trigger: marks.trigger, durationMs, failed: failure !== undefined });
@@ -511,11 +495,3 @@ export class Reconciler {
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 }
-
-const noMarks = (): Marks => ({
-  devices: false,
-  entries: false,
-  firewall: false,
-  wishes: false,
-  trigger: 'event',
-});

@@ -93,6 +93,25 @@ describeCluster('a backend that changes', [ETCD], { nodes: 2, pods: 2 }, (cluste
     await detach(cluster.node(1), pod);
   });
 
+  it('its type: to plain routes and back to the tunnel', async () => {
+    await configure(cluster, { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } });
+    await untilAll(
+      cluster,
+      'plain routes',
+      ({ overlay, peers }) =>
+        overlay?.datapath === 'direct' && peers.length === 1 && peers[0]?.programmed === true,
+    );
+    await untilReachable(cluster.pod(1), cluster.pod(2));
+    for (const node of cluster.lab.nodes) expect(await links(node)).not.to.contain('vtep.1');
+    await configure(cluster, { Network: '10.244.0.0/16' });
+    await untilAll(
+      cluster,
+      'the tunnel',
+      (status) => status.overlay?.vni === 1 && settledIn('10.244.0.0/16')(status),
+    );
+    await untilReachable(cluster.pod(1), cluster.pod(2));
+  });
+
   it('one that cannot be used: the one in use stays, which is said once, and status tells why', async () => {
     const node = cluster.node(1);
     const before = await node.daemon?.log();
@@ -201,5 +220,18 @@ describeCluster('a network that changes', [ETCD], { nodes: 2, pods: 2 }, (cluste
     await untilAll(cluster, 'IPv4 alone', alone);
     await until(reached, { what: 'old pods to reach each other by IPv6', deadlineMs: DEADLINE_MS });
     await untilReachable(old1, old2);
+  });
+
+  it('changed while a daemon was away: what it finds is the same', async () => {
+    const node = cluster.node(1);
+    const before = await node.status();
+    await node.daemon?.terminate();
+    await configure(cluster, { Network: '10.99.0.0/16' });
+    await node.startDaemon();
+    await node.untilReady();
+    await untilAll(cluster, 'the new network', settledIn('10.99.0.0/16'));
+    const former = (await node.status()).network.former.map(({ subnet }) => subnet);
+    expect(former).to.include(before.lease?.subnet);
+    await untilReachable(cluster.pod(1), cluster.pod(2));
   });
 });
