@@ -8,6 +8,7 @@ import type { RepairedObject } from './repair-log.ts';
 /** Entries are sent in pieces of this many, some 10 ms each, and the event loop gets its turn between. */
 const CHANGES_A_TURN = 1000;
 /** Error codes that say that what was to be removed is not there. */
+const REFUSED = 'EINVAL';
 const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
 
 export interface EntriesOutcome {
@@ -27,7 +28,11 @@ export async function applyEntries(netlink: NetlinkSocket, { tables }: PeerEntri
     ({ table, key, value = '', before }) => table.kind.set(key, value, before),
     outcome,
   );
-  removeReplaced(netlink, adding);
+  // Of what could not be replaced, the old one goes on serving.
+  removeReplaced(
+    netlink,
+    adding.filter(({ table, key, value }) => table.observed.get(key) === value),
+  );
   await send(netlink, removing, ({ table, key, before = '' }) => table.kind.remove(key, before), outcome);
   return outcome;
 }
@@ -41,15 +46,24 @@ async function send(
   for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
     if (start > 0) await new Promise(setImmediate);
     const piece = changes.slice(start, start + CHANGES_A_TURN);
-    const failed = new Map<number, NetlinkError>();
-    const doing = (index: number): string => describe(piece[index] as EntryChange);
-    for (const { index, error } of netlink.execute(piece.map(request), doing)) {
-      // Gone already is what was wanted, and standing already too.
-      const removing = piece[index]?.value === undefined;
-      if (removing ? !GONE.has(error.code) : error.code !== 'EEXIST') failed.set(index, error);
+    let failed = carryOut(netlink, piece, request);
+    const ways = [...failed].flatMap(([{ table, key, value }, { code }]) =>
+      code === REFUSED && value !== undefined ? (table.kind.wayFor?.(key, value) ?? []) : [],
+    );
+    if (ways.length > 0) {
+      netlink.execute(
+        ways.map(({ open }) => open),
+        () => 'open a way',
+      );
+      // With those that failed only because others did.
+      failed = carryOut(netlink, [...failed.keys()], request);
+      netlink.execute(
+        ways.map(({ close }) => close),
+        () => 'close a way',
+      );
     }
-    for (const [i, change] of piece.entries()) {
-      const error = failed.get(i);
+    for (const change of piece) {
+      const error = failed.get(change);
       if (error !== undefined) {
         failures.push(error);
         continue;
@@ -58,6 +72,23 @@ async function send(
       if (change.repair) repaired.push({ kind: change.table.kind.name, what: describe(change) });
     }
   }
+}
+
+/** @returns what could not be done, in order */
+function carryOut(
+  netlink: NetlinkSocket,
+  changes: readonly EntryChange[],
+  request: (change: EntryChange) => NetlinkRequest,
+): Map<EntryChange, NetlinkError> {
+  const failed = new Map<EntryChange, NetlinkError>();
+  const doing = (index: number): string => describe(changes[index] as EntryChange);
+  for (const { index, error } of netlink.execute(changes.map(request), doing)) {
+    const change = changes[index] as EntryChange;
+    // Gone already is what was wanted, and standing already too.
+    if (change.value === undefined ? !GONE.has(error.code) : error.code !== 'EEXIST')
+      failed.set(change, error);
+  }
+  return failed;
 }
 
 /** Takes away what was replaced, where a new value does not displace it; it may have gone by itself. */

@@ -7,6 +7,11 @@
  */
 import type { NetlinkRequest } from '../kernel/netlink-message.ts';
 
+export interface Way {
+  readonly open: NetlinkRequest;
+  readonly close: NetlinkRequest;
+}
+
 export interface EntryKind {
   /** `neighbour`, `fdb`, `nexthop`, `route`: for logs and metrics. */
   readonly name: string;
@@ -14,6 +19,8 @@ export interface EntryKind {
   wantedKeys(): Iterable<string>;
   /** Adds the entry, or replaces the one from `before` without a moment of absence. */
   set(key: string, value: string, before: string | undefined): NetlinkRequest;
+  /** Where the kernel refuses `set` for what stands in the way: what lets it through, for as long as it takes. */
+  wayFor?(key: string, value: string): Way | undefined;
   remove(key: string, value: string): NetlinkRequest;
   /** After the new value stands: what takes the one before away, where `set` has not. */
   removeReplaced?(key: string, before: string, value: string): NetlinkRequest | undefined;

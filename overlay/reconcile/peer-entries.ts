@@ -12,7 +12,14 @@
  * Scaling: a peer is two or four entries; a change of one is so many messages; a full look is four dumps.
  * Nexthop objects are what keeps it linear, on the underlay's device as on our own (see kernel/route.ts).
  */
-import { type Address, type Family, familyOf, formatSubnet, type Mac } from '../../store/address.ts';
+import {
+  type Address,
+  addressBits,
+  type Family,
+  familyOf,
+  formatSubnet,
+  type Mac,
+} from '../../store/address.ts';
 import type { PeerPath, WantedEntries } from '../desired/peer-table.ts';
 import {
   deleteFdbEntry,
@@ -47,7 +54,7 @@ import {
   RTM_NEWNEXTHOP,
   RTM_NEWROUTE,
 } from '../kernel/rtnetlink.ts';
-import { type EntryKind, EntryTable } from './entry-table.ts';
+import { type EntryKind, EntryTable, type Way } from './entry-table.ts';
 import {
   explicitMtu,
   fdbValue,
@@ -289,6 +296,7 @@ export class PeerEntries {
         const { gateway, linkIndex = 0 } = parseTarget(value);
         return setNexthop(Number(id), gateway as Address, linkIndex);
       },
+      wayFor: (_id, value) => this.#wayTo(value),
       remove: (id) => deleteNexthop(Number(id)),
     };
   }
@@ -311,6 +319,7 @@ export class PeerEntries {
         replaces(value, before)
           ? setRoute({ ...at(key), ...to(value) })
           : prependRoute({ ...at(key), ...to(value), ...explicitMtu(value, before) }),
+      wayFor: (_key, value) => this.#wayTo(value),
       remove: (key) => deleteRoute(at(key)),
       removeReplaced(key, before, value) {
         if (replaces(value, before)) return undefined;
@@ -325,6 +334,22 @@ export class PeerEntries {
     const travel = this.#wanted.gateways.get(gateway);
     const linkIndex = travel === 'direct' ? this.devices.underlay : this.devices.vxlan;
     return travel === undefined || linkIndex === undefined ? undefined : targetText({ gateway, linkIndex });
+  }
+
+  /**
+   * IPv6 refuses a gateway that its own look at the routes finds over another device, `onlink` or not. So it is
+   * while the peer's subnet, which holds the tunnel's gateway, is still routed another way. A route to the
+   * gateway alone, over the right device, satisfies it.
+   */
+  #wayTo(value: string): Way | undefined {
+    const { gateway, linkIndex } = parseTarget(value);
+    if (this.family !== 'ipv6' || gateway === undefined || linkIndex !== this.devices.vxlan) return undefined;
+    const route = {
+      destination: { family: this.family, address: gateway, prefixLength: addressBits(this.family) },
+      linkIndex,
+      metric: this.#metric,
+    };
+    return { open: setRoute(route), close: deleteRoute(route) };
   }
 
   #wantedRoute(path: PeerPath): string | undefined {

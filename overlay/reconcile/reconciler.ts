@@ -477,12 +477,14 @@ export class Reconciler {
     this.#repairs.note(repaired);
     const [first] = failures;
     if (first === undefined) return;
-    if (failures.every(({ code }) => code === 'ENODEV' || code === 'ENETDOWN')) {
-      // A device went away under us, which is announced after its entries. The underlay's may stay away.
-      if (!isRunning(netlink, link)) {
-        log.warn('direct routes wait for the underlay', { device: link.name, count: failures.length });
-        return;
-      }
+    const deviceless = failures.filter(({ code }) => code === 'ENODEV' || code === 'ENETDOWN').length;
+    // Routes over nexthop objects that could not be made fail for that reason.
+    if (deviceless > 0 && !isRunning(netlink, link)) {
+      log.warn('direct routes wait for the underlay', { device: link.name, count: deviceless });
+      return;
+    }
+    if (deviceless === failures.length) {
+      // A device went away under us, which is announced after its entries.
       this.#marks.devices = true;
       this.#schedule();
       return;

@@ -12,10 +12,17 @@ import { takeApart } from '../../../encap/wire/layers.ts';
 import { Capture } from '../../../overlay/lab/capture.ts';
 import { run } from '../../../overlay/lab/command.ts';
 import { type LabFamilies, labNetworkConfig } from '../../../overlay/lab/lab-network.ts';
+import { ETCD_PREFIX } from '../../../overlay/lab/lab-store.ts';
 import { ipBatch, runInside } from '../../../overlay/lab/namespace.ts';
 import { ping, RunningPing } from '../../../overlay/lab/ping.ts';
 import type { Pod } from '../../../overlay/lab/pod.ts';
-import { gatewayAddress, NODE_INTERFACE, nodeAddress6 } from '../../../overlay/lab/underlay.ts';
+import {
+  gatewayAddress,
+  gatewayAddresses,
+  NODE_INTERFACE,
+  nodeAddress,
+  nodeAddress6,
+} from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
 import { type Cluster, describeCluster, EMBEDDED_DUAL, ETCD_DUAL } from '../../lab/cluster.ts';
 import { farAddresses, putBehindRouter } from '../../lab/far-link.ts';
@@ -85,24 +92,20 @@ describeCluster('direct routing', STORES, DIRECT, (cluster) => {
   it('a peer whose way on the link goes moves into the tunnel and back: nothing is lost', async () => {
     const { namespace } = cluster.node(1);
     const before = await kernelState(namespace);
+    const detours = [
+      [`${nodeAddress(2)}/32`, gatewayAddresses.ipv4],
+      [`${nodeAddress6(2)}/128`, gatewayAddresses.ipv6],
+    ];
     const lost = await lostDuring(cluster.pod(1), cluster.pod(2), async () => {
-      await runInside(namespace, [
-        'ip',
-        'route',
-        'add',
-        `${cluster.node(2).address}/32`,
-        'via',
-        gatewayAddress,
-      ]);
+      await ipBatch(
+        namespace,
+        detours.map(([peer, router]) => `route add ${peer} via ${router}`),
+      );
       await untilRoute(cluster, 1, 2, 'tunnel');
-      await runInside(namespace, [
-        'ip',
-        'route',
-        'del',
-        `${cluster.node(2).address}/32`,
-        'via',
-        gatewayAddress,
-      ]);
+      await ipBatch(
+        namespace,
+        detours.map(([peer, router]) => `route del ${peer} via ${router}`),
+      );
       await untilRoute(cluster, 1, 2, 'direct');
     });
     expect(lost).to.deep.equal([]);
@@ -111,18 +114,25 @@ describeCluster('direct routing', STORES, DIRECT, (cluster) => {
 
   it('a peer whose lease moves off the link and back is followed: nothing is lost', async () => {
     const [first, second] = [cluster.node(1), cluster.node(2)];
-    const elsewhere = '203.0.113.2';
-    await ipBatch(second.namespace, [`addr add ${elsewhere}/32 dev ${NODE_INTERFACE}`]);
-    const router = cluster.lab.underlay.namespace;
-    await run('ip', ['-n', router, 'route', 'add', `${elsewhere}/32`, 'via', second.address]);
     const before = await kernelState(first.namespace);
-    const lost = await lostDuring(first.pods[0] as Pod, second.pods[0] as Pod, async () => {
-      for (const [address, route] of [
+    // Addresses besides its own, which the router knows the way to and nobody has on its link.
+    const elsewhere = ['203.0.113.2', '2001:db8:0:2::2'] as const;
+    const own = [nodeAddress(2), nodeAddress6(2)] as const;
+    await ipBatch(second.namespace, [
+      `addr add ${elsewhere[0]}/32 dev ${NODE_INTERFACE}`,
+      `addr add ${elsewhere[1]}/128 dev ${NODE_INTERFACE} nodad`,
+    ]);
+    await ipBatch(cluster.lab.underlay.namespace, [
+      `route add ${elsewhere[0]}/32 via ${own[0]}`,
+      `route add ${elsewhere[1]}/128 via ${own[1]}`,
+    ]);
+    const lost = await lostDuring(cluster.pod(1), cluster.pod(2), async () => {
+      for (const [[ipv4, ipv6], route] of [
         [elsewhere, 'tunnel'],
-        [second.address, 'direct'],
+        [own, 'direct'],
       ] as const) {
         await second.daemon?.terminate();
-        await second.startDaemon(['--public-ip', address]);
+        await second.startDaemon(['--public-ip', ipv4, '--public-ipv6', ipv6]);
         await second.untilReady();
         await untilRoute(cluster, 1, 2, route);
       }
@@ -193,6 +203,32 @@ describeCluster('direct routing', STORES, DIRECT, (cluster) => {
     await runInside(second.namespace, command, { tolerant: true });
     await run('ip', ['-n', second.namespace, 'addr', 'del', `${forged}/32`, 'dev', 'lo']);
     expect((await first.status()).firewall?.drops.plain_forged).to.equal(1);
+  });
+});
+
+describeCluster('direct routing that is switched on and off', [ETCD_DUAL], {}, (cluster) => {
+  it('in the store: every node moves its peers, nothing is lost, and the tunnel is as it was', async () => {
+    const before = await Promise.all(cluster.lab.nodes.map(({ namespace }) => kernelState(namespace)));
+    const { store } = cluster.lab;
+    if (!('etcdctl' in store)) throw new Error('unreachable: the store is etcd');
+    const set = (directRouting: boolean) =>
+      store.etcdctl([
+        ...['put', `${ETCD_PREFIX}/config`],
+        labNetworkConfig('dual', { Backend: { Type: 'vxlan', DirectRouting: directRouting } }),
+      ]);
+    const lost = await lostDuring(cluster.pod(1), cluster.pod(2), async () => {
+      for (const [on, route] of [
+        [true, 'direct'],
+        [false, 'tunnel'],
+      ] as const) {
+        await set(on);
+        await untilRoute(cluster, 1, 2, route);
+        await untilRoute(cluster, 2, 1, route);
+      }
+    });
+    expect(lost).to.deep.equal([]);
+    for (const [i, { namespace }] of cluster.lab.nodes.entries())
+      await untilState(namespace, before[i] ?? '');
   });
 });
 
@@ -291,7 +327,7 @@ async function untilRoute(cluster: Cluster, at: number, peer: number, route: str
   const follows = async () => {
     const { peers } = await cluster.node(at).status();
     const found = peers.find(({ subnet }) => subnet === lease?.subnet);
-    return found?.route === route && found.programmed;
+    return found?.route === route && found.routeIPv6 === route && found.programmed;
   };
   await until(follows, { what: `node ${peer} to be reached: ${route}`, deadlineMs: DEADLINE_MS });
 }

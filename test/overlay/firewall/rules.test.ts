@@ -64,6 +64,27 @@ describe('firewall: rules', () => {
     expect(text(ENCAPSULATED_MARK).join('')).to.include('0x1000').and.include('0xffffefff');
   });
 
+  it('drop what comes over the link with an own pod’s address, and translate what leaves for a direct route', () => {
+    const direct = {
+      device: 'eth0',
+      ownSubnets: [parseSubnet('10.244.1.0/24'), parseSubnet('fc00:0:0:1::/64')],
+    };
+    const [table] = firewallTables({ ...FACTS, direct });
+    const rules = table?.chains.flatMap((chain) => chain.rules) ?? [];
+    expect(rules).to.include.members([
+      'iifname "eth0" ip saddr 10.244.1.0/24 counter name plain_forged drop',
+      'iifname "eth0" ip6 saddr fc00:0:0:1::/64 counter name plain_forged drop',
+    ]);
+    expect(rules.filter((rule) => rule.includes('oifname "eth0" snat'))).to.have.length(2);
+    expect(table?.counters).to.include('plain_forged').and.include('vxlan_stranger');
+  });
+
+  it('guard no VXLAN port where there is no device', () => {
+    const [table] = firewallTables({ ...FACTS, devices: {}, direct: { device: 'eth0', ownSubnets: [] } });
+    expect(table?.chains.map(({ name }) => name)).to.deep.equal(['source_nat']);
+    expect([table?.sets, table?.counters]).to.deep.equal([[], []]);
+  });
+
   it('get elements by family, and an IPv6 pod its link-local address', () => {
     const [podA] = PODS;
     const peers = [parseAddress('192.0.2.1'), parseAddress('2001:db8::1'), parseAddress('192.0.2.1')];
