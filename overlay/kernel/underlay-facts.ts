@@ -5,7 +5,7 @@ import { listAddresses, readLinkAddress } from './address.ts';
 import { listLinks, readLink } from './link.ts';
 import type { NetlinkMessage } from './netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from './netlink-socket.ts';
-import { listOthersRoutes, lookUpRoute, RT_TABLE_MAIN, readRoute } from './route.ts';
+import { listOthersRoutes, lookUpRoute, type Route, RT_TABLE_MAIN, readRoute } from './route.ts';
 import {
   ROUTE_PROTOCOL,
   RTM_DELADDR,
@@ -28,15 +28,15 @@ export function readUnderlayFacts(
   const indexes = new Set(links.map(({ index }) => index));
   const addresses = listAddresses(netlink).filter(({ linkIndex }) => indexes.has(linkIndex));
   const routes = FAMILIES.flatMap((family) => listOthersRoutes(netlink, family));
-  const defaultRoutes = routes
-    .filter(
-      ({ destination, unicast, table }) =>
-        destination.prefixLength === 0 && unicast && table === RT_TABLE_MAIN,
-    )
-    .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
-    .flatMap(({ destination: { family }, linkIndex }) =>
-      linkIndex === undefined ? [] : [{ family, linkIndex }],
-    );
+  const isDefault = ({ destination, unicast, table }: Route): boolean =>
+    destination.prefixLength === 0 && unicast && table === RT_TABLE_MAIN;
+  // Metrics of two families say nothing of one another.
+  const defaultRoutes = FAMILIES.flatMap((family) =>
+    routes
+      .filter((route) => route.destination.family === family && isDefault(route))
+      .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+      .flatMap(({ linkIndex }) => (linkIndex === undefined ? [] : [{ family, linkIndex }])),
+  );
   return { links, addresses, defaultRoutes, routes, reaching: reaching(netlink, wishes.canReach) };
 }
 

@@ -37,6 +37,7 @@ import {
 } from '../../../overlay/kernel/route.ts';
 import { ROUTE_PROTOCOL } from '../../../overlay/kernel/rtnetlink.ts';
 import { executeSlowly } from '../../../overlay/kernel/slow-netlink.ts';
+import { readUnderlayFacts } from '../../../overlay/kernel/underlay-facts.ts';
 import {
   type Address,
   addressAt,
@@ -167,6 +168,34 @@ describe('rtnetlink client', () => {
     ]);
     ip('route', 'flush', 'proto', '4');
     ip('route', 'flush', 'proto', String(ROUTE_PROTOCOL));
+  });
+
+  it('names the default routes of IPv4 first, whatever their metrics, and in each family the best first', () => {
+    const gateways = ['10.7.9.8', '10.7.9.9', 'fd00:7::9'];
+    ip('addr', 'add', 'fd00:7::1/64', 'dev', VXLAN.name, 'nodad');
+    for (const [i, gateway] of gateways.entries()) {
+      ip(
+        'route',
+        'add',
+        'default',
+        'via',
+        gateway,
+        'dev',
+        VXLAN.name,
+        'onlink',
+        'metric',
+        `${3000 - 500 * i}`,
+      );
+    }
+    const wishes = { names: [], patterns: [], publicAddress: {} };
+    const { defaultRoutes, routes } = readUnderlayFacts(netlink, wishes, () => false);
+    expect(defaultRoutes.map(({ family }) => family)).to.deep.equal(['ipv4', 'ipv4', 'ipv6']);
+    const metrics = routes.filter(
+      ({ destination }) => destination.prefixLength === 0 && destination.family === 'ipv4',
+    );
+    expect(metrics.map(({ metric }) => metric)).to.have.members([3000, 2500]);
+    for (const gateway of gateways) ip('route', 'del', 'default', 'via', gateway, 'dev', VXLAN.name);
+    ip('addr', 'del', 'fd00:7::1/64', 'dev', VXLAN.name);
   });
 
   it('adds an address with its broadcast address, lists and removes it', () => {
