@@ -116,7 +116,11 @@ export function addressAt(subnet: Subnet, offset: number | bigint): Address {
 }
 
 export function addressValue(address: Address): bigint {
-  const value = address.includes(':') ? ipv6Value(address) : ipv4Value(address);
+  if (address.includes(':')) {
+    const words = new DataView(ipv6Bytes(address).buffer);
+    return (words.getBigUint64(0) << 64n) | words.getBigUint64(8);
+  }
+  const value = ipv4Value(address);
   if (value === undefined) throw new AddressError(`"${printable(address)}" is not an address`);
   return BigInt(value);
 }
@@ -137,11 +141,37 @@ export function addressBytes(address: Address): Uint8Array {
     const value = ipv4Value(address) ?? 0;
     return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
   }
-  const bytes = new Uint8Array(16);
-  let value = addressValue(address);
-  for (let i = 15; i >= 0; i--, value >>= 8n) bytes[i] = Number(value & 0xffn);
-  return bytes;
+  return ipv6Bytes(address);
 }
+
+/**
+ * Of an Address, which is written as ipv6Text does: a general parser, and big integers, would make IPv6 peers
+ * cost half as much again as IPv4 ones.
+ */
+function ipv6Bytes(address: Address): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(16);
+  let [end, gap, word, digits] = [0, -1, 0, 0];
+  for (let i = 0; i <= address.length; i++) {
+    const code = i < address.length ? address.charCodeAt(i) : COLON;
+    if (code !== COLON) {
+      word = (word << 4) | (code <= NINE ? code - ZERO : code - TEN);
+      digits++;
+      continue;
+    }
+    // A colon with no digits before it is the second of `::`, or the end behind that.
+    if (digits > 0) {
+      bytes[end++] = word >>> 8;
+      bytes[end++] = word & 255;
+    } else if (i < address.length) gap = end;
+    [word, digits] = [0, 0];
+  }
+  if (gap < 0) return bytes;
+  const tail = 16 - (end - gap);
+  return bytes.copyWithin(tail, gap, end).fill(0, gap, tail);
+}
+
+/** Characters; `a` is ten. */
+const [COLON, ZERO, NINE, TEN] = [58, 48, 57, 97 - 10];
 
 /** @throws AddressError unless there are 4 or 16 bytes */
 export function addressFromBytes(bytes: Uint8Array): Address {
