@@ -8,6 +8,7 @@ import { LabDaemon, VTEPD } from './lab-daemon.ts';
 import { addNamespace, runInside } from './namespace.ts';
 import { CniError, type CniFolders, callPlugin, installedConfiguration, Pod } from './pod.ts';
 import { nodeAddress, nodeAddress6, type Underlay } from './underlay.ts';
+import { until } from './wait.ts';
 
 export interface NodePlan {
   /** From 1; decides its address on the underlay. */
@@ -20,6 +21,8 @@ export interface NodePlan {
   /** What every daemon of the lab is told. */
   readonly daemonArguments: readonly string[];
 }
+
+const CONFIGURATION_DEADLINE_MS = 10_000;
 
 export class LabNode {
   readonly number: number;
@@ -110,6 +113,12 @@ export class LabNode {
 
   /** A new pod, attached. @throws CniError */
   async attachPod(): Promise<Pod> {
+    // As a runtime does: there are no pods before there is a configuration, which follows readiness.
+    const installed = async () => (await installedConfiguration(this.cni.confDir)) !== undefined;
+    await until(installed, {
+      what: `${this.name}'s CNI configuration`,
+      deadlineMs: CONFIGURATION_DEADLINE_MS,
+    });
     const number = this.nextPod++;
     const pod = await Pod.attach({
       name: `${this.namespace}p${number}`,
