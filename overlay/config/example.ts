@@ -1,5 +1,5 @@
 /**
- * The option table as other texts: the annotated example (manifests/vtepd.yaml is this text, a test holds
+ * The option table as other texts: the annotated example (manifests/vtepd-config.example.yaml is this text, a test holds
  * them together), the effective configuration with its origins, and the JSON Schema of the file.
  */
 import type { JsonSchema } from './kinds.ts';

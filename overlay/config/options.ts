@@ -1,6 +1,6 @@
 /**
  * The one table of options. Flags, environment variables, the configuration file, `--help`, the annotated
- * example (manifests/vtepd.yaml) and the JSON schema all come from it: an option is described here or not
+ * example (manifests/vtepd-config.example.yaml) and the JSON schema all come from it: an option is described here or not
  * at all. Where flannel has a flag for something, ours has its name.
  */
 import type { Address } from '../../store/address.ts';

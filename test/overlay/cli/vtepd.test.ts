@@ -148,7 +148,7 @@ describe('cli: vtepd', () => {
 
   it('prints the annotated example and the schema', async () => {
     const { out } = await vtepd(['config', 'example']);
-    expect(out).to.equal(await readFile(join(packageRoot, 'manifests/vtepd.yaml'), 'utf8'));
+    expect(out).to.equal(await readFile(join(packageRoot, 'manifests/vtepd-config.example.yaml'), 'utf8'));
     expect(JSON.parse((await vtepd(['config', 'schema'])).out).properties).to.have.property('etcd-prefix');
   });
 

@@ -55,10 +55,10 @@ describe('config: the table of options', () => {
     }
   });
 
-  it('is printed whole as manifests/vtepd.yaml', () => {
-    expect(readFileSync(join(packageRoot, 'manifests/vtepd.yaml'), 'utf8')).to.equal(
+  it('is printed whole as manifests/vtepd-config.example.yaml', () => {
+    expect(readFileSync(join(packageRoot, 'manifests/vtepd-config.example.yaml'), 'utf8')).to.equal(
       exampleText(),
-      'run: node dist/overlay/cli/vtepd.js config example > manifests/vtepd.yaml',
+      'run: node dist/overlay/cli/vtepd.js config example > manifests/vtepd-config.example.yaml',
     );
   });
 
