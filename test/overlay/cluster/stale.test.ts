@@ -45,16 +45,16 @@ const STRANGE: Readonly<
 const UNDERLAYS = { ipv4: UNDERLAY_IPV4, ipv6: UNDERLAY_IPV6 };
 const onUnderlay = (family: Family, place: number): Address => addressAt(UNDERLAYS[family], place);
 
-/** A peer's subnet, and another one. */
+/** A peer's subnet, and another one: halves of the network's first subnet, which no node is ever given. */
 const GONE: Readonly<Record<Family, readonly [number | bigint, number | bigint]>> = {
-  ipv4: [200 << 8, 201 << 8],
-  ipv6: [200n << 64n, 201n << 64n],
+  ipv4: [0, 128],
+  ipv6: [0n, 1n << 63n],
 };
 
 /** What our earlier self might have left, on the device and by our routing protocol number. */
 function remainsIn(family: Family): string[] {
   const network = LAB_NETWORKS[family];
-  const prefixLength = { ipv4: 24, ipv6: 64 }[family];
+  const prefixLength = { ipv4: 25, ipv6: 65 }[family];
   const [first, second] = GONE[family].map((offset) => addressAt(network, offset));
   const subnet = (address: Address | undefined) => `${address}/${prefixLength}`;
   const [device, digit, remote] = [VXLAN_DEVICE[family], FAMILY_DIGIT[family], onUnderlay(family, 200)];
