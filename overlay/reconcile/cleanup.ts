@@ -15,7 +15,7 @@ import { deleteNexthop, deleteRoute, listNexthops, listRoutes } from '../kernel/
 import { ROUTE_PROTOCOL } from '../kernel/rtnetlink.ts';
 import { executeSlowly } from '../kernel/slow-netlink.ts';
 import type { Log } from '../ops/log.ts';
-import { LINK_ALIAS } from './devices.ts';
+import { LINK_ALIAS } from './own-links.ts';
 
 export interface CleanUpOptions {
   readonly settings: Pick<Settings, 'overlay' | 'files'>;

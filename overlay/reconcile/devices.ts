@@ -13,39 +13,29 @@ import {
   forwardingDevices,
   type WantedBridge,
   type WantedOverlay,
-  type WantedVxlan,
 } from '../desired/overlay.ts';
 import type { PodPort } from '../desired/pods.ts';
 import { addAddress, deleteAddress, listAddresses } from '../kernel/address.ts';
 import { settleForwarding, settleOwnDevice, settleReversePath } from '../kernel/device-settings.ts';
 import {
   addBridge,
-  addVxlan,
-  deleteLink,
   findLink,
   type Link,
-  type LinkSettings,
   listLinks,
   setHairpin,
   setLink,
   setNoLinkLocalLearn,
-  setVxlanLocal,
 } from '../kernel/link.ts';
-import { NetlinkError, type NetlinkSocket } from '../kernel/netlink-socket.ts';
-import { executeSlowly } from '../kernel/slow-netlink.ts';
-
-/** On every device of ours: `ip link show` prints it, and a device of an earlier run is known by it. */
-export const LINK_ALIAS = 'vtepd';
-
-/** A device has our name but is not ours to change, or another one is in the way of ours. */
-export class DeviceConflictError extends Error {
-  override readonly name = 'DeviceConflictError';
-  readonly code = 'VTEPD_DEVICE_CONFLICT';
-  readonly retryable = true;
-}
-
-/** Hears of each change: `link`, `address`, `sysctl`, `port`, and what was done. */
-export type ChangeListener = (kind: 'link' | 'address' | 'sysctl' | 'port', what: string) => void;
+import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import {
+  type ChangeListener,
+  changeLink,
+  DeviceConflictError,
+  LINK_ALIAS,
+  linkDifferences,
+  removeLink,
+} from './own-links.ts';
+import { settleVxlan, vxlanFault } from './vxlan-device.ts';
 
 export interface DeviceIndexes {
   readonly vxlan: Readonly<Partial<Record<Family, number>>>;
@@ -99,79 +89,6 @@ export function linkNeedsRepair(link: Link, wanted: WantedOverlay, bridgeIndex: 
 export const portNeedsRepair = (link: Link, port: PodPort, bridgeIndex: number | undefined): boolean =>
   link.master !== bridgeIndex || !link.up || link.hairpin !== port.hairpin;
 
-async function settleVxlan(
-  netlink: NetlinkSocket,
-  wanted: WantedVxlan,
-  links: Map<string, Link>,
-  changed: ChangeListener,
-): Promise<number> {
-  let link = links.get(wanted.name);
-  if (link !== undefined && link.kind !== 'vxlan') {
-    throw new DeviceConflictError(
-      `${wanted.name} is a ${link.kind ?? 'hardware'} device: name another with --device, or remove it`,
-    );
-  }
-  if (link !== undefined && vxlanFault(wanted, link) === 'local') {
-    const failures = netlink.execute(
-      [setVxlanLocal(link.index, wanted.local)],
-      () => 'set the local address',
-    );
-    link = findLink(netlink, wanted.name) ?? link;
-    if (failures.length === 0) changed('link', `${wanted.name} local ${wanted.local}`);
-  }
-  const fault = link === undefined ? 'absence' : vxlanFault(wanted, link);
-  if (link !== undefined && fault !== undefined) {
-    const isAside = (fault === 'VNI' || fault === 'port') && putAside(netlink, link);
-    if (!isAside) await remove(netlink, link);
-    changed('link', `${wanted.name} ${isAside ? 'put aside' : 'removed'}: wrong ${fault}`);
-    link = undefined;
-  }
-  if (link === undefined) {
-    create(netlink, wanted, links);
-    link = findLink(netlink, wanted.name);
-    if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
-    changed('link', `${wanted.name} created`);
-  }
-  change(netlink, link, linkDifferences(wanted, link), changed);
-  links.set(wanted.name, link);
-  return link.index;
-}
-
-/**
- * Gives its name free for the device that takes its place, so that it carries packets until that one stands; it
- * is stale from now on. False on kernels that rename no device that is up (before 6.2).
- */
-function putAside(netlink: NetlinkSocket, link: Link): boolean {
-  const name = `${link.name.slice(0, 14)}~`;
-  const requests = [setLink(link.index, { name }), setLink(link.index, { alias: LINK_ALIAS })];
-  return netlink.execute(requests, () => `rename ${link.name}`).length === 0;
-}
-
-function create(netlink: NetlinkSocket, wanted: WantedVxlan, links: ReadonlyMap<string, Link>): void {
-  try {
-    netlink.request(addVxlan({ ...wanted, learning: false }), `create ${wanted.name}`);
-  } catch (error) {
-    if (!(error instanceof NetlinkError) || error.code !== 'EEXIST') throw error;
-    const rival = [...links.values()].find(
-      ({ vxlan }) => vxlan?.vni === wanted.vni && vxlan.port === wanted.port,
-    );
-    throw new DeviceConflictError(
-      `${wanted.name} cannot be created: ${rival?.name ?? 'another device'} already has VNI ${wanted.vni} on port ` +
-        `${wanted.port}. Remove it (ip link del ${rival?.name ?? '...'}) or give the network another VNI`,
-      { cause: error },
-    );
-  }
-}
-
-/** The parameter that makes a device unfit; undefined: it can stay. */
-function vxlanFault(wanted: WantedVxlan, { vxlan, kind }: Link): string | undefined {
-  if (kind !== 'vxlan' || vxlan === undefined) return 'kind';
-  if (vxlan.vni !== wanted.vni) return 'VNI';
-  if (vxlan.port !== wanted.port) return 'port';
-  if (vxlan.learning) return 'learning';
-  return vxlan.local === wanted.local ? undefined : 'local';
-}
-
 async function settleBridge(
   netlink: NetlinkSocket,
   wanted: WantedBridge,
@@ -192,33 +109,12 @@ async function settleBridge(
     // Said once more: only an MTU that was set, not one it was born with, survives the next port.
     netlink.request(setLink(link.index, { mtuBytes: wanted.mtuBytes }), `set the MTU of ${wanted.name}`);
   }
-  change(netlink, link, linkDifferences(wanted, link), changed);
+  changeLink(netlink, link, linkDifferences(wanted, link), changed);
   if (!link.noLinkLocalLearn) {
     netlink.request(setNoLinkLocalLearn(link.index), `keep ${wanted.name} from learning link-local frames`);
     changed('link', `${wanted.name} no_linklocal_learn`);
   }
   return link.index;
-}
-
-/** What can be put right in a device's life. */
-const linkDifferences = (wanted: WantedBridge | WantedVxlan, link: Link): LinkSettings => ({
-  ...(link.mtuBytes === wanted.mtuBytes ? {} : { mtuBytes: wanted.mtuBytes }),
-  ...(link.mac === wanted.mac ? {} : { mac: wanted.mac }),
-  ...(link.alias === LINK_ALIAS ? {} : { alias: LINK_ALIAS }),
-});
-
-function change(
-  netlink: NetlinkSocket,
-  link: Link,
-  differences: LinkSettings,
-  changed: ChangeListener,
-): void {
-  const names = Object.keys(differences);
-  if (names.length === 0) return;
-  netlink.request(setLink(link.index, differences), `set ${names.join(', ')} of ${link.name}`);
-  // The alias is only a label: nothing that had to be repaired.
-  if (differences.mtuBytes !== undefined) changed('link', `${link.name} mtu ${differences.mtuBytes}`);
-  if (differences.mac !== undefined) changed('link', `${link.name} address ${differences.mac}`);
 }
 
 function raise(
@@ -317,7 +213,7 @@ export async function removeStaleDevices(
   changed: ChangeListener,
 ): Promise<void> {
   for (const link of staleDevices(listLinks(netlink), wanted)) {
-    await remove(netlink, link);
+    await removeLink(netlink, link);
     changed('link', `${link.name} removed: not wanted any more`);
   }
 }
@@ -335,7 +231,7 @@ async function removeRivals(
     const isRival = devices.some(({ vni, port }) => vni === vxlan?.vni && port === vxlan.port);
     // Two bridges with one subnet's gateway would share its route.
     if (!isRival && link.kind === 'vxlan') continue;
-    await remove(netlink, link);
+    await removeLink(netlink, link);
     links.delete(link.name);
     changed('link', `${link.name} removed: not wanted any more`);
   }
@@ -347,9 +243,4 @@ function staleDevices(links: Iterable<Link>, wanted: WantedOverlay): Link[] {
     ({ kind, alias, name }) =>
       (kind === 'vxlan' || kind === 'bridge') && alias === LINK_ALIAS && !names.has(name),
   );
-}
-
-async function remove(netlink: NetlinkSocket, link: Link): Promise<void> {
-  const [failure] = await executeSlowly(netlink, [deleteLink(link.index)], () => `remove ${link.name}`);
-  if (failure !== undefined && failure.error.code !== 'ENODEV') throw failure.error;
 }

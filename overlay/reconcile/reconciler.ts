@@ -37,7 +37,6 @@ import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { applyEntries } from './apply-entries.ts';
 import {
-  type ChangeListener,
   type DeviceIndexes,
   linkNeedsRepair,
   portNeedsRepair,
@@ -47,6 +46,7 @@ import {
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
 import { allMarks, type Marks, noMarks } from './marks.ts';
+import type { ChangeListener } from './own-links.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
 
