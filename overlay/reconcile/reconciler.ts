@@ -25,9 +25,9 @@ import {
   PeerTable,
   type SkippedLease,
 } from '../desired/peer-table.ts';
-import type { PodNetworkFacts, PodPort, PodSource } from '../desired/pods.ts';
+import type { PodNetworkFacts, PodSource } from '../desired/pods.ts';
 import { readLinkAddress } from '../kernel/address.ts';
-import { findLink, readLink } from '../kernel/link.ts';
+import { readLink } from '../kernel/link.ts';
 import type { NetlinkMessage } from '../kernel/netlink-message.ts';
 import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
 import { listNexthops, type Nexthop } from '../kernel/route.ts';
@@ -36,18 +36,13 @@ import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { applyEntries } from './apply-entries.ts';
-import {
-  type DeviceIndexes,
-  linkNeedsRepair,
-  portNeedsRepair,
-  removeStaleDevices,
-  settleDevices,
-} from './devices.ts';
+import { type DeviceIndexes, linkNeedsRepair, removeStaleDevices, settleDevices } from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
 import { allMarks, type Marks, noMarks } from './marks.ts';
 import type { ChangeListener } from './own-links.ts';
 import { PeerEntries } from './peer-entries.ts';
+import { PortWatch } from './port-watch.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
 
 export interface ReconcilerOptions {
@@ -87,15 +82,12 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #peers: PeerTable;
   readonly #repairs: RepairLog;
+  readonly #ports: PortWatch;
   readonly #linkWatch = new LinkWatch();
   readonly #entries: Partial<Record<Family, PeerEntries>> = {};
   #marks: Marks = noMarks();
   #wanted: WantedOverlay | undefined;
   #indexes: DeviceIndexes | undefined;
-  /** The pods' ports by name, as PodSource last gave them. */
-  #ports: ReadonlyMap<string, PodPort> = new Map();
-  /** Of these ports the last announcement was not as it should be. */
-  readonly #doubtful = new Set<string>();
   /** How large packets to a peer may be on the underlay, where the data path would send larger ones. */
   readonly #pathMtus: Readonly<Record<Family, Map<Address, number>>> = { ipv4: new Map(), ipv6: new Map() };
   /** Peers' addresses whose routes may have another MTU than they should. */
@@ -119,6 +111,7 @@ export class Reconciler {
     this.#options = options;
     this.#peers = new PeerTable(this.#entryObserver());
     this.#repairs = new RepairLog(options.log, options.metrics);
+    this.#ports = new PortWatch(options.pods);
     this.#resync = this.#resyncEvery(options.resyncIntervalMs);
   }
 
@@ -191,7 +184,7 @@ export class Reconciler {
       this.#marks.entries = true;
       differs = true;
     }
-    if (differs || this.#doubtful.size > 0) this.#schedule();
+    if (differs || this.#ports.isDoubtful) this.#schedule();
   }
 
   /** nftables announced a change of a table of ours that we did not make. */
@@ -289,17 +282,12 @@ export class Reconciler {
         if (link === undefined) return false;
         const ours = this.#isOurs(link.index);
         if (message.type === RTM_DELLINK) {
-          this.#doubtful.delete(link.name);
+          this.#ports.gone(link);
           return ours;
         }
         // Going down took the entries along, without a word of most of them.
         if (ours && !link.up) this.#marks.entries = true;
-        const port = this.#ports.get(link.name);
-        if (port !== undefined) {
-          if (portNeedsRepair(link, port, this.#indexes?.bridge)) this.#doubtful.add(link.name);
-          else this.#doubtful.delete(link.name);
-          return false;
-        }
+        if (this.#ports.announced(link, this.#indexes?.bridge)) return false;
         return (
           (ours && !this.#isNamed(link.name, wanted)) || linkNeedsRepair(link, wanted, this.#indexes?.bridge)
         );
@@ -319,22 +307,6 @@ export class Reconciler {
     }
   }
 
-  /**
-   * Whether a port that the last news of was bad is bad still: it may have been on its way there. One on its
-   * way out is not looked at, for the look would wait for the kernel to be done with it.
-   */
-  #hasBadPort(): boolean {
-    if (this.#doubtful.size === 0) return false;
-    const doubtful = this.#options.pods
-      .ports()
-      .filter(({ hostInterface }) => this.#doubtful.has(hostInterface));
-    this.#doubtful.clear();
-    return doubtful.some((port) => {
-      const link = findLink(this.#options.netlink, port.hostInterface);
-      return link !== undefined && portNeedsRepair(link, port, this.#indexes?.bridge);
-    });
-  }
-
   #isOurs(index: number): boolean {
     return index === this.#indexes?.bridge || Object.values(this.#indexes?.vxlan ?? {}).includes(index);
   }
@@ -346,9 +318,7 @@ export class Reconciler {
   }
 
   #readPorts(): void {
-    const ports = this.#options.pods.ports();
-    this.#ports = new Map(ports.map((port) => [port.hostInterface, port] as const));
-    this.#options.firewall.setPods(ports);
+    this.#options.firewall.setPods(this.#ports.read());
   }
 
   #schedule(): void {
@@ -377,7 +347,7 @@ export class Reconciler {
     const startedAt = performance.now();
     let failure: Error | undefined;
     try {
-      if (this.#hasBadPort()) marks.devices = true;
+      if (this.#ports.hasBad(this.#options.netlink, this.#indexes?.bridge)) marks.devices = true;
       if (this.#wanted !== undefined) await this.#pass(this.#wanted, marks);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error));
@@ -428,7 +398,7 @@ export class Reconciler {
     };
     try {
       if (lookAtDevices || this.#indexes === undefined) {
-        this.#indexes = await settleDevices(netlink, wanted, [...this.#ports.values()], changed);
+        this.#indexes = await settleDevices(netlink, wanted, this.#ports.ports, changed);
       }
       this.#observeEntries(wanted, this.#indexes, marks.entries);
       for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries, wanted);
