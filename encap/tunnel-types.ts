@@ -22,6 +22,11 @@ export interface TunnelOptions {
   readonly underlayMtuBytes: number;
   /** SO_MARK of all sockets; 0: none. By it the firewall knows the data path's own packets. */
   readonly mark: number;
+  /**
+   * The table to begin with, in place before the first packet is read: what waited in descriptors that are taken
+   * over is neither a stranger's nor for nobody.
+   */
+  readonly peers?: Iterable<readonly [mac: Mac, remote: Address]> | undefined;
   /** Pairs of threads, one a direction. Unless told, by the machine's cores. */
   readonly queues?: number | undefined;
   /**
