@@ -1,17 +1,25 @@
 /**
  * Convergence: so many leases are in the store when the daemon starts; until all are in the kernel.
  *
- * In turns, each in a cluster of its own that is made anew every round:
+ * In turns, each in a cluster of its own that is made anew every round, in each of the families:
  *   embedded, etcd        the real daemon on a real store, from outside
  *   reconciler            the reconciler alone, the leases in memory
- *   reconcilerGateways    the same with a gateway in each route instead of nexthop objects
+ *   reconcilerGateways    the same with a gateway in each route instead of nexthop objects; first family only
  *   batch                 `ip -batch` and `bridge -batch` of the same objects
  */
 
 import { join } from 'node:path';
+import type { LabFamilies } from '../overlay/lab/lab-network.ts';
 import type { LabStoreKind } from '../overlay/lab/lab-store.ts';
 import { type BatchTimes, programByBatch } from './harness/batch.ts';
 import { type Aim, type Bench, type BenchIo, numberOf, type Outcome, runBench } from './harness/bench.ts';
+import {
+  againstIpv4,
+  aimsAgainstIpv4,
+  type ByFamilies,
+  FAMILIES_FLAG,
+  familiesGiven,
+} from './harness/families.ts';
 import { requireEntries } from './harness/kernel-counts.ts';
 import { benchLab, type TimedStart, timedStart } from './harness/node-run.ts';
 import { MAX_PEERS } from './harness/peers.ts';
@@ -34,23 +42,52 @@ const bench: Bench = {
   quickRounds: 1,
   flags: [
     { name: 'peers', placeholder: 'N', help: 'This many leases only.', defaultText: '1000, 10000 and 50000' },
+    FAMILIES_FLAG,
   ],
   programs: ['bridge', 'nft', 'etcd', 'etcdctl'],
   async run(io) {
     const only = numberOf(io.given, 'peers');
     const sizes = only === undefined ? (io.quick ? [1000, 10_000] : [1000, 10_000, 50_000]) : [only];
-    const figures: Record<string, SizeFigures> = {};
-    for (const size of sizes) figures[size] = await measureSize(Math.min(size, MAX_PEERS), io);
-    return { figures, aims: aimsOf(figures) } satisfies Outcome;
+    const families = familiesGiven(io.given);
+    const figures: Record<string, FiguresOfSize> = {};
+    const aims: Aim[] = [];
+    const daemons: Sizes = new Map();
+    for (const size of sizes) {
+      const rounds = await measureSize(Math.min(size, MAX_PEERS), families, io);
+      daemons.set(size, rounds);
+      const ratio = Object.fromEntries(COMPARED.map(([name, of]) => [name, againstIpv4(map(rounds, of))]));
+      figures[size] = { ...Object.fromEntries(map(rounds, figuresOf)), timesIpv4: ratio };
+      for (const [name, of] of COMPARED) {
+        aims.push(...aimsAgainstIpv4(`${size} leases at start (${name})`, map(rounds, of)));
+      }
+    }
+    return { figures, aims: [...aimsOf(daemons), ...aims] } satisfies Outcome;
   },
 };
+
+/** What the families are compared by. */
+const COMPARED: readonly (readonly [string, (rounds: Rounds) => readonly number[]])[] = [
+  ['embedded, from its start', ({ embedded }) => embedded.map(({ spawnToReadyMs }) => spawnToReadyMs)],
+  ['etcd, from its start', ({ etcd }) => etcd.map(({ spawnToReadyMs }) => spawnToReadyMs)],
+  ['reconciler alone', ({ reconciler }) => reconciler.map(({ convergeMs }) => convergeMs)],
+  ['batch', ({ batch }) => batch.map(({ totalMs }) => totalMs)],
+];
+
+const map = <T, U>(each: ByFamilies<T>, of: (one: T) => U): ByFamilies<U> =>
+  new Map(Array.from(each, ([families, one]) => [families, of(one)]));
+
+/** By the number of leases. */
+type Sizes = Map<number, ByFamilies<Rounds>>;
+
+/** By family, and the others as so many times IPv4's. */
+type FiguresOfSize = Readonly<Record<string, SizeFigures | Readonly<Record<string, unknown>>>>;
 
 interface SizeFigures {
   readonly embedded: DaemonFigures;
   readonly etcd: DaemonFigures;
   readonly reconcilerMs: Spread;
   readonly reconcilerCpuMs: { readonly user: Spread; readonly system: Spread };
-  readonly reconcilerGatewaysMs: Spread;
+  readonly reconcilerGatewaysMs?: Spread | undefined;
   readonly batchMs: Spread;
   /** Writing the peer filter's set by nft, which the reconciler's figure includes and the batch's does not. */
   readonly batchNftMs: Spread;
@@ -73,66 +110,94 @@ interface Rounds {
   readonly batch: BatchTimes[];
 }
 
-async function measureSize(size: number, io: BenchIo): Promise<SizeFigures> {
-  const done: Rounds = { embedded: [], etcd: [], reconciler: [], reconcilerGateways: [], batch: [] };
-  const contestants: Readonly<Record<keyof Rounds, () => Promise<string>>> = {
-    embedded: async () => daemonLine(done.embedded, await startOn('embedded', size, io)),
-    etcd: async () => daemonLine(done.etcd, await startOn('etcd', size, io)),
-    reconciler: async () => line(done.reconciler, await reconcilerAlone(size, true, io), 'convergeMs'),
-    reconcilerGateways: async () =>
-      line(done.reconcilerGateways, await reconcilerAlone(size, false, io), 'convergeMs'),
-    batch: async () => line(done.batch, await batchAlone(size, io), 'totalMs'),
-  };
+async function measureSize(
+  size: number,
+  families: readonly LabFamilies[],
+  io: BenchIo,
+): Promise<ByFamilies<Rounds>> {
+  const done = new Map<LabFamilies, Rounds>();
+  const contestants: { readonly name: string; readonly measure: () => Promise<string>; rare: boolean }[] = [];
+  for (const [place, of] of families.entries()) {
+    const all: Rounds = { embedded: [], etcd: [], reconciler: [], reconcilerGateways: [], batch: [] };
+    done.set(of, all);
+    const contestant = (name: keyof Rounds, measure: () => Promise<string>): void =>
+      void contestants.push({ name: `${of}, ${name}`, measure, rare: name === 'reconcilerGateways' });
+    contestant('embedded', async () => daemonLine(all.embedded, await startOn('embedded', size, of, io)));
+    contestant('etcd', async () => daemonLine(all.etcd, await startOn('etcd', size, of, io)));
+    contestant('reconciler', async () =>
+      line(all.reconciler, await reconcilerAlone(size, true, of, io), 'convergeMs'),
+    );
+    contestant('batch', async () => line(all.batch, await batchAlone(size, of, io), 'totalMs'));
+    if (place > 0) continue;
+    contestant('reconcilerGateways', async () =>
+      line(all.reconcilerGateways, await reconcilerAlone(size, false, of, io), 'convergeMs'),
+    );
+  }
   for (let round = 0; round < io.rounds; round++) {
-    for (const name of inTurns(Object.keys(contestants) as (keyof Rounds)[], round)) {
-      if (name === 'reconcilerGateways' && size > 20_000 && round >= MOST_GATEWAY_ROUNDS_AT_50K) continue;
+    for (const { name, measure, rare } of inTurns(contestants, round)) {
+      if (rare && size > 20_000 && round >= MOST_GATEWAY_ROUNDS_AT_50K) continue;
       io.signal.throwIfAborted();
-      io.progress(
-        `${size} leases, round ${round + 1} of ${io.rounds}, ${name}: ${await contestants[name]()}`,
-      );
+      io.progress(`${size} leases, round ${round + 1} of ${io.rounds}, ${name}: ${await measure()}`);
     }
   }
-  const reconcilerMs = done.reconciler.map(({ convergeMs }) => convergeMs);
-  const batchMs = done.batch.map(({ totalMs }) => totalMs);
+  return done;
+}
+
+function figuresOf({ embedded, etcd, reconciler, reconcilerGateways, batch }: Rounds): SizeFigures {
+  const reconcilerMs = reconciler.map(({ convergeMs }) => convergeMs);
+  const batchMs = batch.map(({ totalMs }) => totalMs);
   return {
-    embedded: daemonFigures(done.embedded),
-    etcd: daemonFigures(done.etcd),
+    embedded: daemonFigures(embedded),
+    etcd: daemonFigures(etcd),
     reconcilerMs: spread(reconcilerMs),
     reconcilerCpuMs: {
-      user: spread(done.reconciler.map(({ cpuMs }) => cpuMs.user)),
-      system: spread(done.reconciler.map(({ cpuMs }) => cpuMs.system)),
+      user: spread(reconciler.map(({ cpuMs }) => cpuMs.user)),
+      system: spread(reconciler.map(({ cpuMs }) => cpuMs.system)),
     },
-    reconcilerGatewaysMs: spread(done.reconcilerGateways.map(({ convergeMs }) => convergeMs)),
+    reconcilerGatewaysMs:
+      reconcilerGateways.length === 0
+        ? undefined
+        : spread(reconcilerGateways.map(({ convergeMs }) => convergeMs)),
     batchMs: spread(batchMs),
-    batchNftMs: spread(done.batch.map(({ nftMs }) => nftMs)),
+    batchNftMs: spread(batch.map(({ nftMs }) => nftMs)),
     reconcilerToBatch: pairedRatio(reconcilerMs, batchMs),
   };
 }
 
-async function startOn(store: LabStoreKind, size: number, { signal }: BenchIo): Promise<TimedStart> {
-  await using lab = await benchLab(store, 1, signal);
+async function startOn(
+  store: LabStoreKind,
+  size: number,
+  families: LabFamilies,
+  { signal }: BenchIo,
+): Promise<TimedStart> {
+  await using lab = await benchLab(store, 1, signal, families);
   const node = lab.node(1);
-  await using writer = await StoreWriter.start(lab);
+  await using writer = await StoreWriter.start(lab, families);
   await writer.write({ verb: 'fill', count: size });
   const start = await timedStart(node, signal);
-  requireEntries(node.namespace, size);
+  requireEntries(node.namespace, size, { families });
   return start;
 }
 
-async function reconcilerAlone(size: number, withNexthops: boolean, io: BenchIo): Promise<ReconcilerRun> {
-  await using lab = await benchLab('embedded', 1, io.signal);
+async function reconcilerAlone(
+  size: number,
+  withNexthops: boolean,
+  families: LabFamilies,
+  { signal }: BenchIo,
+): Promise<ReconcilerRun> {
+  await using lab = await benchLab('embedded', 1, signal, families);
   const node = lab.node(1);
-  const command = [process.execPath, PROGRAM, `${size}`, withNexthops ? 'nexthops' : 'gateways'];
-  const { stdout } = await node.exec(command, { signal: io.signal, timeoutMs: PROGRAM_TIMEOUT_MS });
-  requireEntries(node.namespace, size, { nexthops: withNexthops ? size : 0 });
+  const command = [process.execPath, PROGRAM, `${size}`, withNexthops ? 'nexthops' : 'gateways', families];
+  const { stdout } = await node.exec(command, { signal, timeoutMs: PROGRAM_TIMEOUT_MS });
+  requireEntries(node.namespace, size, { families, nexthops: withNexthops ? size : 0 });
   return JSON.parse(stdout) as ReconcilerRun;
 }
 
-async function batchAlone(size: number, { signal }: BenchIo): Promise<BatchTimes> {
-  await using lab = await benchLab('embedded', 1, signal);
+async function batchAlone(size: number, families: LabFamilies, { signal }: BenchIo): Promise<BatchTimes> {
+  await using lab = await benchLab('embedded', 1, signal, families);
   const node = lab.node(1);
-  const times = await programByBatch(node.namespace, node.address, size, true);
-  requireEntries(node.namespace, size);
+  const times = await programByBatch(node.namespace, node.addresses, size, families, true);
+  requireEntries(node.namespace, size, { families });
   return times;
 }
 
@@ -153,16 +218,20 @@ const daemonFigures = (starts: readonly TimedStart[]): DaemonFigures => ({
   undisturbedMs: spread(starts.map(({ spawnToReadyMs, waitedMs }) => spawnToReadyMs - waitedMs)),
 });
 
-function aimsOf(figures: Readonly<Record<string, SizeFigures>>): Aim[] {
-  const [ten, fifty] = [figures[10_000], figures[50_000]];
+function aimsOf(sizes: Sizes): Aim[] {
   const aims: Aim[] = [];
-  for (const store of ['embedded', 'etcd'] as const) {
-    if (ten === undefined) continue;
-    const measured = ten[store].spawnToReadyMs.median;
-    aims.push({ what: `10,000 leases at start (${store}), ms`, atMost: 1000, measured });
-    if (fifty === undefined) continue;
-    const growth = median(fifty[store].storeToReadyMs.values) / median(ten[store].storeToReadyMs.values);
-    aims.push({ what: `50,000 leases against 10,000 (${store}), times`, atMost: 6, measured: growth });
+  for (const [families, ten] of sizes.get(10_000) ?? []) {
+    const fifty = sizes.get(50_000)?.get(families);
+    for (const store of ['embedded', 'etcd'] as const) {
+      const measured = median(ten[store].map(({ spawnToReadyMs }) => spawnToReadyMs));
+      aims.push({ what: `10,000 leases at start (${families}, ${store}), ms`, atMost: 1000, measured });
+      if (fifty === undefined) continue;
+      const storeToReady = (rounds: Rounds): number =>
+        median(rounds[store].map(({ storeToReadyMs }) => storeToReadyMs));
+      const growth = storeToReady(fifty) / storeToReady(ten);
+      const what = `50,000 leases against 10,000 (${families}, ${store}), times`;
+      aims.push({ what, atMost: 6, measured: growth });
+    }
   }
   return aims;
 }

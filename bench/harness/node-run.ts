@@ -3,11 +3,12 @@ import { type FSWatcher, watch } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { Lab } from '../../overlay/lab/lab.ts';
+import type { LabFamilies } from '../../overlay/lab/lab-network.ts';
 import type { LabNode } from '../../overlay/lab/lab-node.ts';
 import type { LabStoreKind } from '../../overlay/lab/lab-store.ts';
 import { DeadlineError, until } from '../../overlay/lab/wait.ts';
 import { monotonicMs } from './machine.ts';
-import { NETWORK_CONFIG } from './peers.ts';
+import { networkConfig } from './peers.ts';
 import { scheduling } from './process.ts';
 
 /** A start of 50,000 peers takes seconds; gateway routes, half a minute. */
@@ -29,8 +30,12 @@ export interface TimedStart {
 }
 
 /** A lab for numbered peers: one network for 60,000 nodes. The caller closes it. */
-export const benchLab = (store: LabStoreKind, nodes: number, signal: AbortSignal): Promise<Lab> =>
-  Lab.create({ nodes, store, networkConfig: NETWORK_CONFIG, signal });
+export const benchLab = (
+  store: LabStoreKind,
+  nodes: number,
+  signal: AbortSignal,
+  families: LabFamilies = 'ipv4',
+): Promise<Lab> => Lab.create({ nodes, store, families, networkConfig: networkConfig(families), signal });
 
 /** Starts the node's daemon and waits until it says that it is ready, by writing subnet.env. */
 export async function timedStart(

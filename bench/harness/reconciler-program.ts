@@ -2,7 +2,7 @@
  * A program of its own, run inside a node's namespace by convergence.ts: the reconciler alone, given all
  * leases at once.
  *
- *   reconciler-program.js PEERS nexthops|gateways
+ *   reconciler-program.js PEERS nexthops|gateways ipv4|ipv6|dual
  *
  * Prints one line of JSON, a ReconcilerRun, when everything is programmed.
  */
@@ -11,14 +11,17 @@ import { chooseUnderlay } from '../../overlay/desired/underlay.ts';
 import { Firewall } from '../../overlay/kernel/firewall.ts';
 import { NetlinkSocket } from '../../overlay/kernel/netlink-socket.ts';
 import { readUnderlayFacts } from '../../overlay/kernel/underlay-facts.ts';
+import { familiesOf, type LabFamilies } from '../../overlay/lab/lab-network.ts';
 import { silentLog } from '../../overlay/ops/log.ts';
 import { createMetrics } from '../../overlay/ops/metrics.ts';
 import { FirewallPass } from '../../overlay/reconcile/firewall-pass.ts';
 import { Reconciler } from '../../overlay/reconcile/reconciler.ts';
-import { parseMac, parseSubnet } from '../../store/address.ts';
-import type { Lease } from '../../store/lease.ts';
+import { type Family, parseMac, parseSubnet, type Subnet } from '../../store/address.ts';
+import type { Lease, Vtep } from '../../store/lease.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
-import { NETWORK_CONFIG, numberedPeer, VNI } from './peers.ts';
+import { oneOfFamilies } from './families.ts';
+import { VXLAN_DEVICES } from './kernel-counts.ts';
+import { networkConfig, numberedPeer, VNI } from './peers.ts';
 
 export interface ReconcilerRun {
   /** From the leases in memory to all of their entries in the kernel. */
@@ -27,27 +30,33 @@ export interface ReconcilerRun {
   readonly cpuMs: { readonly user: number; readonly system: number };
 }
 
-const OWN_SUBNET = parseSubnet('10.250.0.0/24');
+const OWN_SUBNETS = { ipv4: parseSubnet('10.250.0.0/24'), ipv6: parseSubnet('fc00:76:0:fa00::/64') };
 const VTEP_MAC = parseMac('0a:be:ff:00:00:01');
 const BRIDGE_MAC = parseMac('0a:be:ff:00:00:02');
 const NEVER_MS = 2 ** 31 - 1;
 
-async function converge(count: number, withNexthops: boolean): Promise<ReconcilerRun> {
-  const leases = Array.from({ length: count }, (_, number) => numberedPeer(number).lease);
-  const network = parseNetworkConfig(NETWORK_CONFIG);
+async function converge(count: number, withNexthops: boolean, families: LabFamilies): Promise<ReconcilerRun> {
+  const leases = Array.from({ length: count }, (_, number) => numberedPeer(number, families).lease);
+  const network = parseNetworkConfig(networkConfig(families));
   using netlink = NetlinkSocket.open();
   using firewall = Firewall.open();
+  const used = familiesOf(families);
   const wishes = { names: [], patterns: [], publicAddress: {} };
   const facts = readUnderlayFacts(netlink, wishes, () => false);
-  const underlay = chooseUnderlay(wishes, facts, ['ipv4'], []);
-  const vtep = { ipv4: { vni: VNI, mac: VTEP_MAC } };
+  const underlay = chooseUnderlay(wishes, facts, used, []);
+  const subnets: { [F in Family]?: Subnet } = {};
+  const vtep: { [F in Family]?: Vtep } = {};
+  for (const family of used) {
+    subnets[family] = OWN_SUBNETS[family];
+    vtep[family] = { vni: VNI, mac: VTEP_MAC };
+  }
   const own: Lease = {
     key: 'own',
-    subnets: { ipv4: OWN_SUBNET },
+    subnets,
     attributes: { publicAddress: underlay.publicAddress, backend: 'vxlan', vtep },
   };
   const wanted = wantOverlay(network, own, underlay, {
-    deviceName: (_family, vni) => `vtep.${vni}`,
+    deviceName: (family) => VXLAN_DEVICES[family],
     bridgeName: 'vtep0',
     bridgeMac: BRIDGE_MAC,
   });
@@ -69,7 +78,7 @@ async function converge(count: number, withNexthops: boolean): Promise<Reconcile
       ownKey: own.key,
       ownSubnets: own.subnets,
       ownPublicAddress: underlay.publicAddress,
-      ownMac: { ipv4: VTEP_MAC },
+      ownMac: Object.fromEntries(used.map((family) => [family, VTEP_MAC])),
     };
     const cpu = process.cpuUsage();
     const begin = performance.now();
@@ -83,6 +92,6 @@ async function converge(count: number, withNexthops: boolean): Promise<Reconcile
   }
 }
 
-const [count, how] = process.argv.slice(2);
-const result = await converge(Number(count), how === 'nexthops');
+const [count, how, families = ''] = process.argv.slice(2);
+const result = await converge(Number(count), how === 'nexthops', oneOfFamilies(families));
 process.stdout.write(`${JSON.stringify(result)}\n`);

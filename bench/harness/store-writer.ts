@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { type Child, CommandError, start, stop } from '../../overlay/lab/command.ts';
 import type { Lab } from '../../overlay/lab/lab.ts';
+import type { LabFamilies } from '../../overlay/lab/lab-network.ts';
 import { inside } from '../../overlay/lab/namespace.ts';
 
 export type WriteRequest =
@@ -33,9 +34,9 @@ export class StoreWriter implements AsyncDisposable {
     this.#answers = lines[Symbol.asyncIterator]();
   }
 
-  /** @throws CommandError */
-  static async start(lab: Lab): Promise<StoreWriter> {
-    const command = [process.execPath, PROGRAM, ...lab.store.arguments];
+  /** @param families the peers' @throws CommandError */
+  static async start(lab: Lab, families: LabFamilies = 'ipv4'): Promise<StoreWriter> {
+    const command = [process.execPath, PROGRAM, ...lab.store.arguments, '--families', families];
     const child = await start(...inside(lab.underlay.namespace, command), {
       stdio: ['pipe', 'pipe', 'inherit'],
     });

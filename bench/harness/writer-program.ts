@@ -2,14 +2,15 @@
  * A program of its own, run beside the node by store-writer.ts: other nodes' leases, written straight into
  * the store as the nodes themselves would have.
  *
- *   writer-program.js --store embedded --embedded-path PATH
- *   writer-program.js --store etcd --etcd-endpoints URL --etcd-prefix PREFIX
+ *   writer-program.js --store embedded --embedded-path PATH --families ipv4|ipv6|dual
+ *   writer-program.js --store etcd --etcd-endpoints URL --etcd-prefix PREFIX --families ...
  *
  * Reads requests, one JSON object a line; answers each with a line: when the write began and returned.
  */
 import { createInterface } from 'node:readline';
 import { Etcd3 } from 'etcd3';
 import { EmbeddedDatabase } from '../../store/embedded/database.ts';
+import { oneOfFamilies } from './families.ts';
 import { monotonicMs } from './machine.ts';
 import { leaseText, numberedPeer } from './peers.ts';
 import type { WriteAnswer, WriteRequest } from './store-writer.ts';
@@ -69,8 +70,10 @@ function etcd(url: string, prefix: string): Writer {
   };
 }
 
-function open(argv: readonly string[]): Writer {
-  const flag = (name: string): string => argv[argv.indexOf(`--${name}`) + 1] ?? '';
+const flag = (name: string): string => process.argv[process.argv.indexOf(`--${name}`) + 1] ?? '';
+const families = oneOfFamilies(flag('families'));
+
+function open(): Writer {
   if (flag('store') === 'etcd') return etcd(flag('etcd-endpoints'), flag('etcd-prefix'));
   return embedded(flag('embedded-path'));
 }
@@ -79,18 +82,18 @@ async function carryOut(writer: Writer, request: WriteRequest): Promise<void> {
   if (request.verb === 'fill') {
     const leases: [string, string][] = [];
     for (let number = 0; number < request.count; number++) {
-      const peer = numberedPeer(number);
+      const peer = numberedPeer(number, families);
       leases.push([peer.lease.key, leaseText(peer)]);
     }
     await writer.putMany(leases);
     return;
   }
-  const peer = numberedPeer(request.number);
+  const peer = numberedPeer(request.number, families);
   if (request.verb === 'put') await writer.put(peer.lease.key, leaseText(peer));
   else await writer.remove(peer.lease.key);
 }
 
-const writer = open(process.argv.slice(2));
+const writer = open();
 process.stdout.write('{"ready":true}\n');
 for await (const line of createInterface({ input: process.stdin })) {
   const begunMs = monotonicMs();
