@@ -2,8 +2,10 @@
  * CNI: our plugin with its daemon beside Debian's reference plugins bridge and host-local, ADD and DEL, one
  * by one and 50 at once, call by call in turns.
  *
- *   node 1: vtepd                       node 2: no daemon, ref0
+ *   node 1: vtepd                       node 2: no daemon, ref0 (in the IPv4 cluster only)
  *   pods RUN-o0 ... RUN-o49             pods RUN-r0 ... RUN-r49
+ *
+ * In a cluster for each family, all of them running at the same time.
  *
  * The reference does less: it neither masquerades nor filters nor journals here. What starting a program
  * that does nothing takes is measured beside them; it is in all figures.
@@ -13,11 +15,13 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../overlay/lab/command.ts';
 import type { Lab } from '../overlay/lab/lab.ts';
+import { familiesOf, type LabFamilies } from '../overlay/lab/lab-network.ts';
 import { addNamespace, namespacePath } from '../overlay/lab/namespace.ts';
 import { installedConfiguration } from '../overlay/lab/pod.ts';
-import { type Aim, type Bench, runBench } from './harness/bench.ts';
+import { type Aim, type Bench, type Outcome, runBench } from './harness/bench.ts';
+import { againstIpv4, aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
 import { launchAll, type Program } from './harness/launch.ts';
-import { benchLab, timedStart } from './harness/node-run.ts';
+import { BenchLabs, timedStart } from './harness/node-run.ts';
 import {
   type Distribution,
   distribution,
@@ -29,6 +33,8 @@ import {
 } from './harness/statistics.ts';
 
 const REFERENCE_FOLDERS = ['/usr/lib/cni', '/opt/cni/bin'];
+const OURS = 'vtepd';
+const REFERENCE = 'reference';
 const AT_ONCE = 50;
 /** Calls one by one in a round. */
 const ONE_BY_ONE = 100;
@@ -37,7 +43,11 @@ const QUICK_ONE_BY_ONE = 40;
 const WARM_UP = 10;
 
 interface Contestant {
-  readonly name: 'vtepd' | 'reference';
+  /** `vtepd, ipv6` or `reference`. */
+  readonly name: string;
+  readonly families: LabFamilies;
+  /** Of its pods' namespaces; each has its own. */
+  readonly podPrefix: string;
   readonly hostNamespace: string;
   /** The plugin, called for pod `number` of its own. */
   readonly program: (verb: 'ADD' | 'DEL', number: number) => Program;
@@ -58,18 +68,26 @@ const bench: Bench = {
   name: 'cni',
   about: [
     'ADD and DEL through the real plugin against Debian’s reference bridge + host-local, in turns: one by one, and 50 at once until the last has ended.',
-    'Namespaces of pods are made beforehand. The reference runs without masquerade, which would cost it more.',
+    'Namespaces of pods are made beforehand. The reference runs without masquerade, which would cost it more, and in IPv4 only: in IPv6 it waits more than a second in each ADD for duplicate address detection.',
   ],
   rounds: 5,
   quickRounds: 2,
+  flags: [FAMILIES_FLAG],
   async run(io) {
-    await using lab = await benchLab('embedded', 2, io.signal);
-    await timedStart(lab.node(1), io.signal);
-    await lab.node(1).untilReady(io.signal);
-    const contestants = [await ours(lab), await reference(lab)] as const;
-    for (const { name } of contestants) {
-      for (let number = 0; number < AT_ONCE; number++) await addNamespace(podNamespace(lab, name, number));
+    await using labs = new BenchLabs();
+    const contestants: Contestant[] = [];
+    for (const families of familiesGiven(io.given)) {
+      const withReference = families === 'ipv4';
+      const lab = await labs.add('embedded', withReference ? 2 : 1, io.signal, families);
+      await timedStart(lab.node(1), io.signal);
+      await lab.node(1).untilReady(io.signal);
+      contestants.push(await ours(lab, families));
+      if (withReference) contestants.push(await reference(lab));
     }
+    for (const { podPrefix } of contestants) {
+      for (let number = 0; number < AT_ONCE; number++) await addNamespace(`${podPrefix}${number}`);
+    }
+    const host = contestants[0]?.hostNamespace ?? '';
     const nothing: number[] = [];
     const oneByOne = io.quick ? QUICK_ONE_BY_ONE : ONE_BY_ONE;
     for (let call = 0; call < WARM_UP; call++) for (const one of contestants) callOnce(one, call, false);
@@ -77,7 +95,7 @@ const bench: Bench = {
       for (let call = 0; call < oneByOne; call++) {
         io.signal.throwIfAborted();
         for (const one of inTurns(contestants, call)) callOnce(one, call, true);
-        nothing.push(launchAll(namespacePath(lab.node(1).namespace), [doNothing]));
+        nothing.push(launchAll(namespacePath(host), [doNothing]));
         await turn();
       }
       for (const one of inTurns(contestants, round)) {
@@ -88,22 +106,19 @@ const bench: Bench = {
         );
       }
     }
-    return outcome(...contestants, nothing, await versionOf());
+    return outcome(contestants, nothing, await versionOf());
   },
 };
 
 /** Lets signals and the daemon's log in. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-const podNamespace = (lab: Lab, name: Contestant['name'], number: number): string =>
-  `${lab.run}-${name === 'vtepd' ? 'o' : 'r'}${number}`;
-
-async function ours(lab: Lab): Promise<Contestant> {
+async function ours(lab: Lab, families: LabFamilies): Promise<Contestant> {
   const node = lab.node(1);
   const configuration = await installedConfiguration(node.cni.confDir);
   if (configuration === undefined) throw new Error('the daemon installed no CNI configuration');
   const path = join(node.cni.binDir, configuration.type);
-  return contestant(lab, 'vtepd', node.namespace, path, configuration);
+  return contestant(lab, OURS, families, node.namespace, path, configuration);
 }
 
 /** What most clusters without a network of their own run. */
@@ -112,7 +127,7 @@ async function reference(lab: Lab): Promise<Contestant> {
   const folder = REFERENCE_FOLDERS.find((each) => existsSync(join(each, 'bridge')));
   if (folder === undefined)
     throw new Error('the reference plugins are missing: apt-get install containernetworking-plugins');
-  return contestant(lab, 'reference', node.namespace, join(folder, 'bridge'), {
+  return contestant(lab, REFERENCE, 'ipv4', node.namespace, join(folder, 'bridge'), {
     cniVersion: '1.0.0',
     name: 'reference',
     type: 'bridge',
@@ -131,12 +146,14 @@ async function reference(lab: Lab): Promise<Contestant> {
 
 async function contestant(
   lab: Lab,
-  name: Contestant['name'],
+  who: typeof OURS | typeof REFERENCE,
+  families: LabFamilies,
   hostNamespace: string,
   path: string,
   configuration: object,
 ): Promise<Contestant> {
-  const folder = join(lab.dir, name);
+  const podPrefix = `${lab.run}-${who[0]}`;
+  const folder = join(lab.dir, who);
   await mkdir(folder);
   const input = join(folder, 'configuration.json');
   await writeFile(input, JSON.stringify(configuration));
@@ -147,12 +164,23 @@ async function contestant(
     environment: {
       CNI_COMMAND: verb,
       CNI_CONTAINERID: `bench-${number}`,
-      CNI_NETNS: namespacePath(podNamespace(lab, name, number)),
+      CNI_NETNS: namespacePath(`${podPrefix}${number}`),
       CNI_IFNAME: 'eth0',
       CNI_PATH: path.slice(0, path.lastIndexOf('/')),
     },
   });
-  return { name, hostNamespace, program, oneAdd: [], oneDel: [], manyAdd: [], manyDel: [] };
+  const name = who === OURS ? `${who}, ${families}` : who;
+  return {
+    name,
+    families,
+    podPrefix,
+    hostNamespace,
+    program,
+    oneAdd: [],
+    oneDel: [],
+    manyAdd: [],
+    manyDel: [],
+  };
 }
 
 /** A pod comes and goes. */
@@ -174,15 +202,16 @@ function callAll(one: Contestant): void {
 function callPlugins(one: Contestant, verb: 'ADD' | 'DEL', numbers: readonly number[]): number {
   const programs = numbers.map((number) => one.program(verb, number));
   const tookMs = launchAll(namespacePath(one.hostNamespace), programs);
-  if (verb === 'ADD') for (const { output } of programs) requireAddress(output);
+  const addresses = familiesOf(one.families).length;
+  if (verb === 'ADD') for (const { output } of programs) requireAddresses(output, addresses);
   return tookMs;
 }
 
 /** An ADD that gave no address would be no ADD. */
-function requireAddress(file: string): void {
+function requireAddresses(file: string, count: number): void {
   const answer = readFileSync(file, 'utf8');
   const result = JSON.parse(answer) as { readonly ips?: readonly unknown[] };
-  if (result.ips?.length !== 1) throw new Error(`an ADD answered without an address: ${answer}`);
+  if (result.ips?.length !== count) throw new Error(`an ADD answered without its addresses: ${answer}`);
 }
 
 const doNothing: Program = { path: '/bin/true', input: '/dev/null', output: '/dev/null', environment: {} };
@@ -192,34 +221,46 @@ async function versionOf(): Promise<string> {
   return stdout.trim().replace('\t', ' ');
 }
 
-function outcome(vtepd: Contestant, other: Contestant, nothing: readonly number[], version: string) {
-  const figures = {
-    vtepd: figuresOf(vtepd),
-    reference: { ...figuresOf(other), version },
-    aProgramThatDoesNothingMs: distribution(nothing),
-    ratio: {
-      addP50: median(vtepd.oneAdd) / median(other.oneAdd),
-      delP50: median(vtepd.oneDel) / median(other.oneDel),
-      add50: pairedRatio(vtepd.manyAdd, other.manyAdd),
-      del50: pairedRatio(vtepd.manyDel, other.manyDel),
-    },
-  };
-  const aims: Aim[] = [
-    { what: 'CNI ADD, p50 ms', atMost: 5, measured: figures.vtepd.addMs.p50 },
-    { what: 'CNI ADD, p50 against the reference, times', atMost: 0.5, measured: figures.ratio.addP50 },
-    {
-      what: '50 ADDs at once against the reference, times',
-      atMost: 0.5,
-      measured: figures.ratio.add50.median,
-    },
-    {
-      what: '50 DELs at once against the reference, times',
-      atMost: 0.2,
-      measured: figures.ratio.del50.median,
-    },
-  ];
-  return { figures, aims };
+function outcome(contestants: readonly Contestant[], nothing: readonly number[], version: string): Outcome {
+  const all = Object.fromEntries(contestants.map((one) => [one.name, figuresOf(one)]));
+  const own = new Map(contestants.filter(({ name }) => name !== REFERENCE).map((one) => [one.families, one]));
+  const aims: Aim[] = Array.from(own.values(), (one) => ({
+    what: `CNI ADD (${one.families}), p50 ms`,
+    atMost: 5,
+    measured: median(one.oneAdd),
+  }));
+  const other = contestants.find(({ name }) => name === REFERENCE);
+  const figures: Record<string, unknown> = { ...all, aProgramThatDoesNothingMs: distribution(nothing) };
+  const ipv4 = own.get('ipv4');
+  if (ipv4 !== undefined && other !== undefined) {
+    const ratio = {
+      addP50: median(ipv4.oneAdd) / median(other.oneAdd),
+      delP50: median(ipv4.oneDel) / median(other.oneDel),
+      add50: pairedRatio(ipv4.manyAdd, other.manyAdd),
+      del50: pairedRatio(ipv4.manyDel, other.manyDel),
+    };
+    figures.againstReference = { version, ...ratio };
+    const against = 'against the reference, times';
+    aims.push({ what: `CNI ADD, p50 ${against}`, atMost: 0.5, measured: ratio.addP50 });
+    aims.push({ what: `50 ADDs at once ${against}`, atMost: 0.5, measured: ratio.add50.median });
+    aims.push({ what: `50 DELs at once ${against}`, atMost: 0.2, measured: ratio.del50.median });
+  }
+  const timesIpv4: Record<string, unknown> = {};
+  for (const [what, of] of COMPARED) {
+    const values = new Map(Array.from(own, ([families, one]) => [families, of(one)]));
+    timesIpv4[what] = againstIpv4(values);
+    aims.push(...aimsAgainstIpv4(what, values));
+  }
+  return { figures: { ...figures, timesIpv4 }, aims };
 }
+
+/** What the families are compared by; one by one, the middle of all calls. */
+const COMPARED: readonly (readonly [string, (one: Contestant) => readonly number[]])[] = [
+  ['CNI ADD, p50', ({ oneAdd }) => [median(oneAdd)]],
+  ['CNI DEL, p50', ({ oneDel }) => [median(oneDel)]],
+  ['50 ADDs at once', ({ manyAdd }) => manyAdd],
+  ['50 DELs at once', ({ manyDel }) => manyDel],
+];
 
 const figuresOf = ({ oneAdd, oneDel, manyAdd, manyDel }: Contestant): CniFigures => ({
   addMs: distribution(oneAdd),

@@ -6,12 +6,14 @@
  *                                   pod <--- TCP, a line every 5 ms -- pod
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { LabFamilies } from '../overlay/lab/lab-network.ts';
 import type { LabNode } from '../overlay/lab/lab-node.ts';
 import { RunningPing } from '../overlay/lab/ping.ts';
 import type { Pod } from '../overlay/lab/pod.ts';
 import { RunningStream } from '../overlay/lab/tcp.ts';
 import { type Aim, type Bench, type BenchIo, runBench } from './harness/bench.ts';
-import { benchLab, timedStart } from './harness/node-run.ts';
+import { againstIpv4, aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
+import { BenchLabs, timedStart } from './harness/node-run.ts';
 import { inTurns, type Spread, spread } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
 
@@ -20,6 +22,8 @@ const LINE_INTERVAL_MS = 5;
 /** Other leases: a restart has to find them all standing. */
 const OTHERS = 1000;
 const UNDISTURBED_MS = 1000;
+/** A TCP connection a family. */
+const FIRST_PORT = 5300;
 /** Answers before the restart and after it. */
 const ANSWERS = 30;
 
@@ -31,6 +35,8 @@ interface Losses {
   readonly lost: number[];
   /** TCP: the longest time without a line at the receiver, and whether all of it arrived. */
   readonly longestGapMs: number[];
+  /** From the new daemon's start until it is ready. */
+  readonly readyMs: number[];
   broken: number;
 }
 
@@ -40,94 +46,143 @@ interface RestartFigures {
   readonly pingsLostARound: Spread;
   readonly tcpLongestGapMs: Spread;
   readonly tcpConnectionsBroken: number;
+  readonly readyAgainMs?: Spread | undefined;
 }
 
 const bench: Bench = {
   name: 'restart',
   about: [
     'What running flows between pods of two nodes lose while the daemon of one is ended by SIGTERM or SIGKILL and started again: echo requests, 100 a second, and a TCP connection with a line every 5 ms.',
-    'The same time without a restart is measured in turns with them: what is lost there, the machine lost.',
+    'The same time without a restart is measured in turns with them: what is lost there, the machine lost. Each family in a cluster of its own, all of them running at the same time and measured in turns; in dual stack, flows of both families.',
   ],
   rounds: 10,
   quickRounds: 2,
+  flags: [FAMILIES_FLAG],
   programs: ['busybox'],
   async run(io) {
-    await using lab = await benchLab('embedded', 2, io.signal);
-    await using writer = await StoreWriter.start(lab);
-    await writer.write({ verb: 'fill', count: OTHERS });
-    await Promise.all(lab.nodes.map((node) => timedStart(node, io.signal)));
-    await Promise.all(lab.nodes.map((node) => node.untilProgrammed(OTHERS + 1, io.signal)));
-    await Promise.all(lab.nodes.map((node) => node.untilReady(io.signal)));
-    const [near, far] = [await lab.node(1).attachPod(), await lab.node(2).attachPod()];
-    const losses = new Map<Way, Losses>();
+    await using labs = new BenchLabs();
+    const all: RestartCluster[] = [];
+    for (const families of familiesGiven(io.given)) all.push(await startCluster(families, labs, io));
+    const cases = all.flatMap((cluster) =>
+      WAYS.map((way) => {
+        const losses: Losses = { sent: [], lost: [], longestGapMs: [], readyMs: [], broken: 0 };
+        return { cluster, way, losses };
+      }),
+    );
     for (let round = 0; round < io.rounds; round++) {
-      for (const way of inTurns(WAYS, round)) {
+      for (const { cluster, way, losses } of inTurns(cases, round)) {
         io.signal.throwIfAborted();
-        const of = losses.get(way) ?? { sent: [], lost: [], longestGapMs: [], broken: 0 };
-        losses.set(way, of);
-        await measure(lab.node(1), near, far, way, of, io);
+        await measure(cluster, way, losses, io);
         io.progress(
-          `round ${round + 1} of ${io.rounds}, ${way}: ${of.lost.at(-1)} of ${of.sent.at(-1)} lost, TCP gap ${of.longestGapMs.at(-1)?.toFixed()} ms`,
+          `round ${round + 1} of ${io.rounds}, ${cluster.families}, ${way}: ${losses.lost.at(-1)} of ${losses.sent.at(-1)} lost, TCP gap ${losses.longestGapMs.at(-1)?.toFixed()} ms`,
         );
       }
     }
-    return outcome(losses);
+    return outcome(cases.map(({ cluster: { families }, way, losses }) => ({ families, way, losses })));
   },
 };
 
+interface RestartCluster {
+  readonly families: LabFamilies;
+  readonly node: LabNode;
+  readonly near: Pod;
+  readonly far: Pod;
+}
+
+async function startCluster(
+  families: LabFamilies,
+  labs: BenchLabs,
+  { signal, progress }: BenchIo,
+): Promise<RestartCluster> {
+  const lab = await labs.add('embedded', 2, signal, families);
+  await using writer = await StoreWriter.start(lab, families);
+  await writer.write({ verb: 'fill', count: OTHERS });
+  await Promise.all(lab.nodes.map((node) => timedStart(node, signal)));
+  await Promise.all(lab.nodes.map((node) => node.untilProgrammed(OTHERS + 1, signal)));
+  await Promise.all(lab.nodes.map((node) => node.untilReady(signal)));
+  progress(`${families}: two nodes and ${OTHERS} others are up`);
+  const [near, far] = [await lab.node(1).attachPod(), await lab.node(2).attachPod()];
+  return { families, node: lab.node(1), near, far };
+}
+
 async function measure(
-  node: LabNode,
-  near: Pod,
-  far: Pod,
+  { node, near, far }: RestartCluster,
   way: Way,
   losses: Losses,
   io: BenchIo,
 ): Promise<void> {
-  const ping = await RunningPing.start(near.namespace, far.address, PING_INTERVAL_MS);
+  const pings: RunningPing[] = [];
+  const streams: RunningStream[] = [];
   try {
-    const route = { from: far.namespace, to: near.namespace, address: near.address };
-    const stream = await RunningStream.start(route, LINE_INTERVAL_MS);
-    try {
-      await ping.untilAnswered(ANSWERS);
-      await disturb(node, way, io.signal);
-      await ping.untilAnswered(ping.answered + ANSWERS);
-    } finally {
-      const { sink, whole } = await stream.stop();
-      losses.longestGapMs.push(sink.longestGapMs);
-      if (!whole) losses.broken++;
+    for (const address of far.addresses)
+      pings.push(await RunningPing.start(near.namespace, address, PING_INTERVAL_MS));
+    for (const [place, address] of near.addresses.entries()) {
+      const route = { from: far.namespace, to: near.namespace, address, port: FIRST_PORT + place };
+      streams.push(await RunningStream.start(route, LINE_INTERVAL_MS));
     }
+    await Promise.all(pings.map((ping) => ping.untilAnswered(ANSWERS)));
+    const readyMs = await disturb(node, way, io.signal);
+    if (readyMs !== undefined) losses.readyMs.push(readyMs);
+    await Promise.all(pings.map((ping) => ping.untilAnswered(ping.answered + ANSWERS)));
   } finally {
-    const { sent, lost } = await ping.stop();
-    losses.sent.push(sent);
-    losses.lost.push(lost);
+    const ended = await Promise.all(streams.map((stream) => stream.stop()));
+    losses.longestGapMs.push(Math.max(...ended.map(({ sink }) => sink.longestGapMs)));
+    losses.broken += ended.filter(({ whole }) => !whole).length;
+    const reports = await Promise.all(pings.map((ping) => ping.stop()));
+    losses.sent.push(total(reports.map(({ sent }) => sent)));
+    losses.lost.push(total(reports.map(({ lost }) => lost)));
   }
 }
 
-async function disturb(node: LabNode, way: Way, signal: AbortSignal): Promise<void> {
-  if (way === 'undisturbed') return delay(UNDISTURBED_MS, undefined, { signal });
+const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
+
+/** @returns how long the new daemon took until it was ready, if there is one */
+async function disturb(node: LabNode, way: Way, signal: AbortSignal): Promise<number | undefined> {
+  if (way === 'undisturbed') {
+    await delay(UNDISTURBED_MS, undefined, { signal });
+    return undefined;
+  }
   if (way === 'SIGTERM') await node.daemon?.terminate();
   else await node.daemon?.kill();
-  await timedStart(node, signal);
+  const { spawnToReadyMs } = await timedStart(node, signal);
   await node.untilProgrammed(OTHERS + 1, signal);
+  return spawnToReadyMs;
 }
 
-function outcome(losses: ReadonlyMap<Way, Losses>) {
-  const figures: Record<string, RestartFigures> = {};
+interface Measured {
+  readonly families: LabFamilies;
+  readonly way: Way;
+  readonly losses: Losses;
+}
+
+function outcome(cases: readonly Measured[]) {
+  const figures: Record<string, Record<string, unknown>> = {};
   const aims: Aim[] = [];
-  for (const [way, { sent, lost, longestGapMs, broken }] of losses) {
-    const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
-    figures[way] = {
-      pingsSent: sum(sent),
-      pingsLost: sum(lost),
+  for (const { families, way, losses } of cases) {
+    const { sent, lost, longestGapMs, readyMs, broken } = losses;
+    const found: RestartFigures = {
+      pingsSent: total(sent),
+      pingsLost: total(lost),
       pingsLostARound: spread(lost),
       tcpLongestGapMs: spread(longestGapMs),
       tcpConnectionsBroken: broken,
+      readyAgainMs: readyMs.length === 0 ? undefined : spread(readyMs),
     };
+    figures[families] = { ...figures[families], [way]: found };
     if (way === 'undisturbed') continue;
-    aims.push({ what: `packets lost in all restarts (${way})`, atMost: 0, measured: sum(lost) });
-    aims.push({ what: `TCP connections broken in all restarts (${way})`, atMost: 0, measured: broken });
+    const of = `in all restarts (${families}, ${way})`;
+    aims.push({ what: `packets lost ${of}`, atMost: 0, measured: total(lost) });
+    aims.push({ what: `TCP connections broken ${of}`, atMost: 0, measured: broken });
   }
-  return { figures, aims };
+  const timesIpv4: Record<string, unknown> = {};
+  for (const way of WAYS.filter((each) => each !== 'undisturbed')) {
+    const readyMs = new Map(
+      cases.filter((each) => each.way === way).map(({ families, losses }) => [families, losses.readyMs]),
+    );
+    timesIpv4[way] = againstIpv4(readyMs);
+    aims.push(...aimsAgainstIpv4(`ready again after ${way}`, readyMs));
+  }
+  return { figures: { ...figures, readyAgainTimesIpv4: timesIpv4 }, aims };
 }
 
 await runBench(bench);

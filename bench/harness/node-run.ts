@@ -37,6 +37,22 @@ export const benchLab = (
   families: LabFamilies = 'ipv4',
 ): Promise<Lab> => Lab.create({ nodes, store, families, networkConfig: networkConfig(families), signal });
 
+/** Several labs that live at the same time; closing them closes every one, whatever happens to another. */
+export class BenchLabs implements AsyncDisposable {
+  readonly #labs: Lab[] = [];
+
+  async add(...[store, nodes, signal, families]: Parameters<typeof benchLab>): Promise<Lab> {
+    const lab = await benchLab(store, nodes, signal, families);
+    this.#labs.push(lab);
+    return lab;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ended = await Promise.allSettled(this.#labs.map((lab) => lab.close()));
+    for (const each of ended) if (each.status === 'rejected') throw each.reason;
+  }
+}
+
 /** Starts the node's daemon and waits until it says that it is ready, by writing subnet.env. */
 export async function timedStart(
   node: LabNode,
