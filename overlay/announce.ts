@@ -16,20 +16,31 @@ export class ReadyAnnouncer {
   #masquerade: boolean;
   readonly #shimPath: string;
   readonly #log: Log;
+  readonly #onAnnounced: () => void;
   #text: string | undefined;
   #installing: Promise<void> | undefined;
+  #announced = false;
 
-  /** @param shimPath the CNI plugin as it was built */
-  constructor(settings: Settings, shimPath: string, log: Log) {
+  /**
+   * @param shimPath the CNI plugin as it was built
+   * @param onAnnounced called whenever `announced` becomes true
+   */
+  constructor(settings: Settings, shimPath: string, log: Log, onAnnounced: () => void) {
     this.#settings = settings;
     this.#masquerade = settings.overlay.masquerade;
     this.#shimPath = shimPath;
     this.#log = log;
+    this.#onAnnounced = onAnnounced;
   }
 
   /** Told at the next call of `ready`. */
   setMasquerade(masquerade: boolean): void {
     this.#masquerade = masquerade;
+  }
+
+  /** Everything that others wait for has been written at least once. */
+  get announced(): boolean {
+    return this.#announced;
   }
 
   /** Pods work, with this network. What cannot be written is logged, and tried again at the next call. */
@@ -60,15 +71,18 @@ export class ReadyAnnouncer {
 
   async #install(bridge: string): Promise<void> {
     const { cni, files } = this.#settings;
-    if (cni.confDir === undefined) return;
-    const { confDir, binDir } = cni;
-    const paths = await installCni({
-      confDir,
-      binDir,
-      shimPath: this.#shimPath,
-      socketPath: files.socket,
-      bridge,
-    });
-    this.#log.info('installed the CNI plugin', { path: paths.join(' ') });
+    if (cni.confDir !== undefined) {
+      const { confDir, binDir } = cni;
+      const paths = await installCni({
+        confDir,
+        binDir,
+        shimPath: this.#shimPath,
+        socketPath: files.socket,
+        bridge,
+      });
+      this.#log.info('installed the CNI plugin', { path: paths.join(' ') });
+    }
+    this.#announced = true;
+    this.#onAnnounced();
   }
 }

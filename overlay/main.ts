@@ -18,6 +18,7 @@ import { Firewall } from './kernel/firewall.ts';
 import { KernelMonitor } from './kernel/monitor.ts';
 import { NetlinkSocket } from './kernel/netlink-socket.ts';
 import { NftablesUnavailableError } from './kernel/nftables.ts';
+import { OrphanReaper } from './kernel/orphans.ts';
 import { listNexthops } from './kernel/route.ts';
 import { concernsUnderlay, readUnderlayFacts } from './kernel/underlay-facts.ts';
 import { NodeMemory } from './leases/node-memory.ts';
@@ -29,14 +30,27 @@ import { HttpEndpoint } from './ops/http-endpoint.ts';
 import type { Log } from './ops/log.ts';
 import { createMetrics } from './ops/metrics.ts';
 import { packageRoot } from './ops/package.ts';
+import type { ServiceEnvironment } from './ops/sd-notify.ts';
 import { UnderlayProbe } from './probe/underlay-probe.ts';
 import { FirewallPass } from './reconcile/firewall-pass.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
 import { ConfigReloader, type ConfigurationSource } from './reload.ts';
 import { statusReport, updateGauges } from './report.ts';
+import { openNotifier } from './service-manager.ts';
 
-/** Runs the daemon until the signal aborts. The data path and, unless told otherwise, the lease stay. */
-export async function startDaemon(source: ConfigurationSource, log: Log, signal: AbortSignal): Promise<void> {
+/** A pass over 50,000 peers takes two seconds; one that takes as long as this waits for what does not come. */
+const STALLED_PASS_MS = 60_000;
+
+/**
+ * Runs the daemon until the signal aborts. The data path and, unless told otherwise, the lease stay.
+ * @param service the manager that started us and wants to hear how it goes
+ */
+export async function startDaemon(
+  source: ConfigurationSource,
+  log: Log,
+  signal: AbortSignal,
+  service?: ServiceEnvironment,
+): Promise<void> {
   const { settings } = source.loaded;
   const startedAt = new Date();
   const { stateDir, runDir, socket } = settings.files;
@@ -64,7 +78,10 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
     const netlink = owned(NetlinkSocket.open(), (part) => part.close());
     const firewall = owned(openFirewall(settings, log), (part) => part?.close());
     const shimPath = join(packageRoot, 'build', 'vtepd-cni');
-    const announcer = owned(new ReadyAnnouncer(settings, shimPath, log), (part) => part.close());
+    const announcer = owned(
+      new ReadyAnnouncer(settings, shimPath, log, () => manager?.notifier.look()),
+      (part) => part.close(),
+    );
 
     const firewallPass = new FirewallPass(firewall, overlay);
     const probe: UnderlayProbe | undefined =
@@ -98,6 +115,7 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
           const ready = readiness().ready;
           metrics.ready(ready);
           if (ready && wanted !== undefined) announcer.ready(wanted);
+          manager?.notifier.look();
         },
       }),
       (part) => part.close(),
@@ -140,6 +158,21 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
       const reason = reconciler.fault;
       return reason === undefined ? { ready: true } : { ready: false, reason };
     };
+    const stall = (): string | undefined => {
+      const { passRunningMs = 0 } = reconciler;
+      if (passRunningMs < STALLED_PASS_MS) return undefined;
+      return `the kernel has been worked on for ${Math.round(passRunningMs / 1000)} s without an end`;
+    };
+    if (process.pid === 1) owned(new OrphanReaper(), (part) => part[Symbol.dispose]());
+    const told = {
+      readiness(): Readiness {
+        const now = readiness();
+        return now.ready && !announcer.announced ? { ready: false, reason: 'CNI is being set up' } : now;
+      },
+      stall,
+      summary: () => `${node.lease?.key ?? 'no lease'}, ${reconciler.peers.size} peers`,
+    };
+    const manager = owned(openNotifier(service, told, log, signal), (part) => part?.close());
     const podNetwork: PodNetwork = {
       readiness,
       facts: () => reconciler.podFacts(),
@@ -180,7 +213,10 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
     const http: HttpEndpoint = owned(
       new HttpEndpoint(
         {
-          health: () => ({ healthy: true }),
+          health() {
+            const reason = stall();
+            return reason === undefined ? { healthy: true } : { healthy: false, reason };
+          },
           readiness,
           status: () => statusReport(sources),
           metrics() {
@@ -212,6 +248,10 @@ export async function startDaemon(source: ConfigurationSource, log: Log, signal:
           probe,
           serveAt: (address) => http.serveAt(address),
         }),
+        onReload: (state) => {
+          if (state === 'begins') manager?.notifier.reloading();
+          else manager?.notifier.reloaded();
+        },
       }),
       (part) => part.close(),
     );

@@ -43,6 +43,8 @@ export interface ReloadOptions {
    * @returns what could not be applied, the rest is
    */
   readonly apply: (settings: Settings, changed: readonly OptionName[]) => Promise<readonly SettingsProblem[]>;
+  /** Hears of each reading: before it, and when it is over. */
+  readonly onReload?: ((state: 'begins' | 'ended') => void) | undefined;
 }
 
 export interface ReloadState {
@@ -105,10 +107,15 @@ export class ConfigReloader {
   }
 
   async #reloadUntilDone(cause: string): Promise<void> {
-    do {
-      this.#again = false;
-      await this.#reloadOnce(cause);
-    } while (this.#again && !this.#closed);
+    this.#options.onReload?.('begins');
+    try {
+      do {
+        this.#again = false;
+        await this.#reloadOnce(cause);
+      } while (this.#again && !this.#closed);
+    } finally {
+      this.#options.onReload?.('ended');
+    }
   }
 
   async #reloadOnce(cause: string): Promise<void> {

@@ -3,6 +3,7 @@ import { loadSettings } from '../config/load-settings.ts';
 import { OPTION_NAMES } from '../config/options.ts';
 import { secretsOf } from '../config/settings.ts';
 import { packageVersion } from '../ops/package.ts';
+import { readServiceEnvironment } from '../ops/sd-notify.ts';
 import { parseArguments, refusePositionals } from './arguments.ts';
 import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
@@ -55,7 +56,8 @@ export const command: Command = {
         return again;
       };
       const file = loaded.configFile;
-      await startDaemon({ loaded, file, load, setLog: log.configure, onHangup }, log, io.signal);
+      const service = readServiceEnvironment(io.environment, process.pid);
+      await startDaemon({ loaded, file, load, setLog: log.configure, onHangup }, log, io.signal, service);
       return EXIT_OK;
     } catch (error) {
       // Ended while it was starting: as asked.

@@ -104,6 +104,8 @@ export class Reconciler {
   #closed = false;
   #converged = false;
   #passes = 0;
+  /** That of the pass under way; monotonic milliseconds. */
+  #passStartedAt: number | undefined;
   #lastPassAt: number | undefined;
   #failure: Error | undefined;
 
@@ -213,6 +215,11 @@ export class Reconciler {
     if (this.#failure !== undefined && !(this.#failure instanceof EntriesRefusedError))
       return this.#failure.message;
     return this.#converged ? undefined : 'the network is being programmed';
+  }
+
+  /** How long the pass under way has been at it, in milliseconds; undefined between passes. */
+  get passRunningMs(): number | undefined {
+    return this.#passStartedAt === undefined ? undefined : performance.now() - this.#passStartedAt;
   }
 
   podFacts(): PodNetworkFacts | undefined {
@@ -345,6 +352,7 @@ export class Reconciler {
     const events = this.#leaseEvents.splice(0);
     const waiting = this.#waiting.splice(0);
     const startedAt = performance.now();
+    this.#passStartedAt = startedAt;
     let failure: Error | undefined;
     try {
       if (this.#ports.hasBad(this.#options.netlink, this.#indexes?.bridge)) marks.devices = true;
@@ -353,6 +361,7 @@ export class Reconciler {
       failure = error instanceof Error ? error : new Error(String(error));
       this.#marks = { ...allMarks(this.#marks, marks), trigger: 'retry' };
     }
+    this.#passStartedAt = undefined;
     const durationMs = performance.now() - startedAt;
     this.#options.metrics.pass({ trigger: marks.trigger, durationMs, failed: failure !== undefined });
     this.#passes++;
