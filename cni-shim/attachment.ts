@@ -1,6 +1,6 @@
 /** An attachment: one pod interface, and everything that was decided about it. */
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { POD_INTERFACE_PREFIX } from '../overlay/desired/pods.ts';
 import {
   type Address,
@@ -90,7 +90,7 @@ const recordSchema = z.object({
   addresses: z.array(
     z.object({
       address: z.string().transform(parseAddress),
-      prefixLength: z.int(),
+      prefixLength: z.number().int(),
       gateway: z.string().transform(parseAddress),
     }),
   ),
@@ -101,7 +101,7 @@ const recordSchema = z.object({
     }),
   ),
   bridge: z.string(),
-  mtuBytes: z.int(),
+  mtuBytes: z.number().int(),
   hairpin: z.boolean(),
 });
 

@@ -18,7 +18,7 @@
  * `ipMasq` is accepted and leaves no trace: masquerading is the node's (`vtepd run --ip-masq`), not a
  * network's. Any other key is ignored, `ipam` too: addresses come from the node's lease.
  */
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { type Address, isUnicastMac, type Mac, tryAddress, tryMac } from '../store/address.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
 import { CNI_VERSIONS, type CniVersion, knownVersion } from './versions.ts';
@@ -64,7 +64,7 @@ const schema = z.object({
   isGateway: optional(z.boolean()),
   isDefaultGateway: optional(z.boolean()),
   ipMasq: optional(z.boolean()),
-  mtu: optional(z.int().min(0).max(65535)),
+  mtu: optional(z.number().int().min(0).max(65535)),
   hairpinMode: optional(z.boolean()),
   socket: optional(z.string()),
   runtimeConfig: wishes,
@@ -156,7 +156,10 @@ function issueText(error: z.ZodError): string {
   const path = (issue?.path ?? []).map((part, i) =>
     typeof part === 'number' ? `[${part}]` : `${i === 0 ? '' : '.'}${String(part)}`,
   );
-  const problem = issue?.message.replace(/^Invalid input: /, '') ?? 'invalid';
+  const problem =
+    issue?.code === 'invalid_type'
+      ? `expected ${issue.expected}, received ${issue.received}`
+      : (issue?.message ?? 'invalid');
   return path.length === 0 ? `the network configuration: ${problem}` : `${path.join('')}: ${problem}`;
 }
 

@@ -4,7 +4,7 @@
  * 0.3.0 to 0.4.0: every entry of `ips` names its `version`. 1.0.0 dropped that. 1.1.0 has the interfaces'
  * `mtu`. What is common: the pod's interface is the one with a `sandbox`, and `ips` points at it.
  */
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import {
   type Address,
   familyOf,
@@ -68,7 +68,9 @@ const resultSchema = z.object({
     .array(z.object({ name: z.string(), mac: z.string().nullish(), sandbox: z.string().nullish() }))
     .nullish(),
   ips: z
-    .array(z.object({ address: z.string(), gateway: z.string().nullish(), interface: z.int().nullish() }))
+    .array(
+      z.object({ address: z.string(), gateway: z.string().nullish(), interface: z.number().int().nullish() }),
+    )
     .nullish(),
   routes: z.array(z.object({ dst: z.string(), gw: z.string().nullish() })).nullish(),
 });

@@ -6,7 +6,7 @@
  * Bounded: of pods with ever new names only the last ones are remembered.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import type { Log } from '../overlay/ops/log.ts';
 import { type Address, tryAddress } from '../store/address.ts';
 import { hasCode } from './files.ts';

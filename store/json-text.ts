@@ -1,4 +1,4 @@
-/** What JSON from a store needs beyond JSON.parse: a bound on its depth, and Go's way with field names. */
+/** What JSON from a store needs beyond JSON.parse: a bound on its depth, Go's way with field names, our words for what is wrong. */
 
 /** Whether objects and arrays are nested deeper than `limit`; the text need not be valid JSON. */
 export function jsonDepthExceeds(text: string, limit: number): boolean {
@@ -18,6 +18,9 @@ export function jsonDepthExceeds(text: string, limit: number): boolean {
   }
   return false;
 }
+
+/** The one message of a zod schema for whatever is absent or of another type. */
+export const said = (problem: string) => ({ required_error: problem, invalid_type_error: problem });
 
 const [QUOTE, BACKSLASH] = [0x22, 0x5c];
 const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x5b, 0x5d, 0x7b, 0x7d];

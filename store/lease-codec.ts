@@ -13,9 +13,9 @@
  *
  * Everything read here is hostile input: whatever it is, the answer is a lease or a named reason.
  */
-import * as z from 'zod';
 import {
   type Address,
+  type Family,
   familyOf,
   type PerFamily,
   parseSubnet,
@@ -40,44 +40,39 @@ const NO_IPV4 = '0.0.0.0-0';
 const FIELDS = ['PublicIP', 'PublicIPv6', 'BackendType', 'BackendData', 'BackendV6Data'] as const;
 const VTEP_FIELDS = ['VNI', 'VtepMAC'] as const;
 
-const address = (family: 'ipv4' | 'ipv6', name: string) =>
-  z.string(`not an ${name} address`).transform((text, context): Address => {
-    const parsed = tryAddress(text);
-    if (parsed !== undefined && familyOf(parsed) === family) return parsed;
-    context.addIssue(`not an ${name} address`);
-    return z.NEVER;
-  });
+/** What is wrong with a field. Its message is the lease's reason: our words, with nothing of the hostile value. */
+class FieldError extends Error {}
 
-const vtepSchema = z.preprocess(
-  (data) => withFieldNames(data, VTEP_FIELDS),
-  z.object(
-    {
-      VNI: z
-        .int('not a whole number')
-        .min(1, 'less than 1')
-        .max(MAX_VNI, `more than ${MAX_VNI}`)
-        .default(DEFAULT_VNI),
-      VtepMAC: z.string('missing or not text').transform((text, context) => {
-        const mac = tryMac(text);
-        if (mac !== undefined) return mac;
-        context.addIssue('not a MAC address');
-        return z.NEVER;
-      }),
-    },
-    'not an object',
-  ),
-);
+function refuse(field: string, problem: string): never {
+  throw new FieldError(`${field}: ${problem}`);
+}
 
-const leaseSchema = z.object({
-  PublicIP: address('ipv4', 'IPv4').nullish(),
-  PublicIPv6: address('ipv6', 'IPv6').nullish(),
-  BackendType: z
-    .string('not text')
-    .regex(/^[\w.-]{0,32}$/, 'not a backend name')
-    .nullish(),
-  BackendData: z.unknown().optional(),
-  BackendV6Data: z.unknown().optional(),
-});
+/** Go writes an absent field as null, or not at all. */
+const isAbsent = (value: unknown): value is undefined | null => value === undefined || value === null;
+
+function readAddress(field: string, value: unknown, family: Family): Address | undefined {
+  if (isAbsent(value)) return undefined;
+  const address = typeof value === 'string' ? tryAddress(value) : undefined;
+  if (address !== undefined && familyOf(address) === family) return address;
+  return refuse(field, `not an ${family === 'ipv4' ? 'IPv4' : 'IPv6'} address`);
+}
+
+function readBackend(value: unknown): string {
+  if (isAbsent(value)) return '';
+  if (typeof value !== 'string') return refuse('BackendType', 'not text');
+  return /^[\w.-]{0,32}$/.test(value) ? value : refuse('BackendType', 'not a backend name');
+}
+
+function readVtep(field: string, value: unknown): Vtep | undefined {
+  if (isAbsent(value)) return undefined;
+  if (!isObject(value)) return refuse(field, 'not an object');
+  const { VNI: vni = DEFAULT_VNI, VtepMAC } = withFieldNames(value, VTEP_FIELDS);
+  if (typeof vni !== 'number' || !Number.isInteger(vni)) return refuse(`${field}.VNI`, 'not a whole number');
+  if (vni < 1) return refuse(`${field}.VNI`, 'less than 1');
+  if (vni > MAX_VNI) return refuse(`${field}.VNI`, `more than ${MAX_VNI}`);
+  if (typeof VtepMAC !== 'string') return refuse(`${field}.VtepMAC`, 'missing or not text');
+  return { vni, mac: tryMac(VtepMAC) ?? refuse(`${field}.VtepMAC`, 'not a MAC address') };
+}
 
 export const isMalformed = (decoded: Lease | MalformedLease): decoded is MalformedLease =>
   'reason' in decoded;
@@ -129,28 +124,27 @@ export function decodeLease(key: string, value: Uint8Array | string): Lease | Ma
 export function decodeAttributes(value: Uint8Array | string): LeaseAttributes | string {
   const raw = parseObject(value);
   if (typeof raw === 'string') return raw;
-  const parsed = leaseSchema.safeParse(withFieldNames(raw, FIELDS));
-  if (!parsed.success) return reasonOf(parsed.error);
-  const { PublicIP, PublicIPv6, BackendType, BackendData, BackendV6Data } = parsed.data;
-  const backend = BackendType ?? '';
-  const vtep: { ipv4?: Vtep; ipv6?: Vtep } = {};
-  if (backend === 'vxlan') {
-    for (const [family, field, data] of [
-      ['ipv4', 'BackendData', BackendData],
-      ['ipv6', 'BackendV6Data', BackendV6Data],
-    ] as const) {
-      if (data === undefined || data === null) continue;
-      const read = vtepSchema.safeParse(data);
-      if (!read.success) return reasonOf(read.error, field);
-      vtep[family] = { vni: read.data.VNI, mac: read.data.VtepMAC };
-    }
+  try {
+    return readAttributes(withFieldNames(raw, FIELDS));
+  } catch (error) {
+    if (error instanceof FieldError) return error.message;
+    throw error;
   }
+}
+
+function readAttributes(fields: Readonly<Record<string, unknown>>): LeaseAttributes | string {
+  const ipv4 = readAddress('PublicIP', fields.PublicIP, 'ipv4');
+  const ipv6 = readAddress('PublicIPv6', fields.PublicIPv6, 'ipv6');
+  const backend = readBackend(fields.BackendType);
+  const isVxlan = backend === 'vxlan';
+  const vtep4 = isVxlan ? readVtep('BackendData', fields.BackendData) : undefined;
+  const vtep6 = isVxlan ? readVtep('BackendV6Data', fields.BackendV6Data) : undefined;
   const publicAddress = {
-    ...(PublicIP && PublicIP !== '0.0.0.0' && { ipv4: PublicIP }),
-    ...(PublicIPv6 && PublicIPv6 !== '::' && { ipv6: PublicIPv6 }),
+    ...(ipv4 !== undefined && ipv4 !== '0.0.0.0' && { ipv4 }),
+    ...(ipv6 !== undefined && ipv6 !== '::' && { ipv6 }),
   };
   if (publicAddress.ipv4 === undefined && publicAddress.ipv6 === undefined) return 'no public address';
-  return { publicAddress, backend, vtep };
+  return { publicAddress, backend, vtep: { ...(vtep4 && { ipv4: vtep4 }), ...(vtep6 && { ipv6: vtep6 }) } };
 }
 
 /**
@@ -204,10 +198,3 @@ const byteLength = (text: string): number => Buffer.byteLength(text);
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
-
-/** The first problem, by field name. The messages are ours: nothing of the hostile value is in them. */
-function reasonOf(error: z.ZodError, field?: string): string {
-  const issue = error.issues[0];
-  const path = [...(field === undefined ? [] : [field]), ...(issue?.path.map(String) ?? [])].join('.');
-  return `${path}: ${issue?.message ?? 'unreadable'}`;
-}

@@ -3,7 +3,7 @@
  * rules, so that one document serves both. Where flannel leaves a mistake for later (a VNI that no header can
  * carry, SubnetMin after SubnetMax), it is refused here, by the field's name.
  */
-import * as z from 'zod';
+import { z } from 'zod/v3';
 import {
   type Address,
   addressAt,
@@ -19,7 +19,7 @@ import {
   tryAddress,
 } from './address.ts';
 import { NetworkConfigError } from './errors.ts';
-import { jsonDepthExceeds, withFieldNames } from './json-text.ts';
+import { jsonDepthExceeds, said, withFieldNames } from './json-text.ts';
 import type { BackendConfig, FamilyNetwork, NetworkConfig } from './lease.ts';
 import { printable } from './printable.ts';
 
@@ -32,11 +32,11 @@ const DEFAULT_VNI = 1;
 /** RFC 791's least datagram that every host takes, and RFC 8200's least link MTU. */
 const MIN_MTU_BYTES: Record<Family, number> = { ipv4: 576, ipv6: 1280 };
 
-const text = z.string('must be text');
-const flag = z.boolean('must be true or false');
+const text = z.string(said('must be text'));
+const flag = z.boolean(said('must be true or false'));
 const whole = (min: number, max: number) => {
   const problem = `must be a whole number from ${min} to ${max}`;
-  return z.int(problem).min(min, problem).max(max, problem);
+  return z.number(said(problem)).int(problem).min(min, problem).max(max, problem);
 };
 
 const FIELDS = [
@@ -49,14 +49,16 @@ const backendSchema = z.preprocess(
   (data) => withFieldNames(data, BACKEND_FIELDS),
   z.object(
     {
-      Type: z.string('must be there, as text').regex(/^[\w.-]{1,32}$/, 'must name a backend, such as vxlan'),
+      Type: z
+        .string(said('must be there, as text'))
+        .regex(/^[\w.-]{1,32}$/, 'must name a backend, such as vxlan'),
       VNI: whole(1, 2 ** 24 - 1).nullish(),
       // Zero is Go's for "not set".
       Port: whole(0, 65535).nullish(),
       DirectRouting: flag.nullish(),
       MTU: whole(0, 65535).nullish(),
     },
-    'must be an object',
+    said('must be an object'),
   ),
 );
 
@@ -142,7 +144,7 @@ function backendOf(fields: z.infer<typeof backendSchema> | null | undefined, wid
     );
   }
   return {
-    // A document without a Backend means flannel's oldest one; it is refused by its name where it matters.
+    // A document without a Backend means flannel's oldest one.
     type: fields?.Type ?? 'udp',
     vni: fields?.VNI ?? DEFAULT_VNI,
     port: fields?.Port || DEFAULT_VXLAN_PORT,
@@ -231,7 +233,7 @@ function defaultLength(family: Family, network: Subnet): number {
 /** The stored form of a network configuration: parses to the same. */
 export function encodeNetworkConfig(config: NetworkConfig): string {
   const { ipv4, ipv6 } = config.networks;
-  const { type, vni, port, directRouting, mtuBytes } = config.backend;
+  const { type, datapath, vni, port, directRouting, mtuBytes } = config.backend;
   return JSON.stringify({
     EnableIPv4: ipv4 !== undefined,
     EnableIPv6: ipv6 !== undefined,
@@ -247,6 +249,12 @@ export function encodeNetworkConfig(config: NetworkConfig): string {
       IPv6SubnetMin: ipv6.subnetMin,
       IPv6SubnetMax: ipv6.subnetMax,
     }),
-    Backend: { Type: type, VNI: vni, Port: port, DirectRouting: directRouting, MTU: mtuBytes },
+    Backend: {
+      Type: datapath === undefined ? type : 'udp',
+      VNI: vni,
+      Port: port,
+      DirectRouting: directRouting,
+      MTU: mtuBytes,
+    },
   });
 }

@@ -6,7 +6,7 @@
  * type; its messages say what is wrong and never repeat the value: the loader adds it where it may be shown.
  */
 import { resolve } from 'node:path';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { type Address, type Family, familyOf, isUnicast, tryAddress } from '../../store/address.ts';
 import { REDACTED } from '../ops/redact.ts';
 import { Secret } from './secret.ts';
@@ -14,7 +14,7 @@ import { Secret } from './secret.ts';
 export interface Kind<T> {
   /** Stands for the value in help: `DURATION`. Empty: a switch, on when it is named without a value. */
   readonly placeholder: string;
-  readonly schema: z.ZodType<T, string>;
+  readonly schema: z.ZodType<T, z.ZodTypeDef, string>;
   /** The value as it may be shown, in errors as well, among others of its list: absent, as it is written. */
   readonly show?: (text: string, list: readonly string[]) => string;
   /** The JSON Schema of the value in the configuration file. */
@@ -31,7 +31,7 @@ export interface JsonSchema {
 type Checked<T> = { readonly value: T } | { readonly problem: string };
 const problem = (text: string) => ({ problem: text });
 
-function fromText<T>(check: (text: string) => Checked<T>): z.ZodType<T, string> {
+function fromText<T>(check: (text: string) => Checked<T>): z.ZodType<T, z.ZodTypeDef, string> {
   return z.string().transform((text, context) => {
     const checked = check(text);
     if ('value' in checked) return checked.value;

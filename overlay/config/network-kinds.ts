@@ -1,5 +1,5 @@
 /** The kinds of option value that are places on a network: see kinds.ts. */
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { tryAddress } from '../../store/address.ts';
 import { REDACTED, withoutUser } from '../ops/redact.ts';
 import type { Kind } from './kinds.ts';

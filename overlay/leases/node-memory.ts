@@ -4,7 +4,7 @@
  * network left behind: leases that still have pods, and the networks that such leases lie in.
  */
 import { join } from 'node:path';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { type Family, isUnicastMac, localMac, type Mac, tryMac } from '../../store/address.ts';
 import type { Lease, NetworkConfig } from '../../store/lease.ts';
 import { decodeLease, encodeLease, isMalformed } from '../../store/lease-codec.ts';
@@ -15,7 +15,7 @@ import type { Log } from '../ops/log.ts';
 const macSchema = z.string().transform((text, context): Mac => {
   const mac = tryMac(text);
   if (mac !== undefined && isUnicastMac(mac)) return mac;
-  context.addIssue('not the MAC address of an interface');
+  context.addIssue({ code: 'custom', message: 'not the MAC address of an interface' });
   return z.NEVER;
 });
 

@@ -6,7 +6,7 @@
  * has no network until the store is back; and so seldom that it takes a fixed share of the time.
  */
 import { join } from 'node:path';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import type { Lease, MalformedLease } from '../../store/lease.ts';
 import { decodeLease, encodeLease, isMalformed } from '../../store/lease-codec.ts';
 import type { LeaseSnapshot } from '../../store/lease-store.ts';
