@@ -33,8 +33,13 @@ export interface MalformedLease {
 }
 
 export interface BackendConfig {
-  /** Only `vxlan` and `host-gw` mean something to vtepd; others are refused by name where they matter. */
+  /**
+   * As it was written. Only `vxlan`, `host-gw` and, as vxlan that is carried in user space, `udp` mean something to
+   * vtepd; others are refused by name where they matter.
+   */
   readonly type: string;
+  /** A `udp` that was taken for a `vxlan`: see desired/data-path.ts. Never in a document. */
+  readonly datapath?: 'userspace' | undefined;
   readonly vni: number;
   readonly port: number;
   readonly directRouting: boolean;

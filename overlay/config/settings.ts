@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Address, Family, PerFamily } from '../../store/address.ts';
+import type { DataPathChoice } from '../desired/data-path.ts';
 import type { LogFormat, LogLevel } from '../ops/log.ts';
 import type { Secret } from './secret.ts';
 
@@ -54,7 +55,7 @@ export interface ProbeSettings {
 }
 
 export interface OverlaySettings {
-  readonly datapath: 'auto' | 'kernel';
+  readonly datapath: DataPathChoice;
   /** Absent: `vtep.<VNI>`; see deviceName(). */
   readonly device?: string | undefined;
   readonly bridge: string;

@@ -17,6 +17,7 @@ import {
   type Subnet,
 } from '../../store/address.ts';
 import type { Lease, NetworkConfig } from '../../store/lease.ts';
+import { type DataPathChoice, type DataPathWish, wantDataPath } from './data-path.ts';
 import type { PodNetworkFacts } from './pods.ts';
 import type { Underlay } from './underlay.ts';
 
@@ -36,6 +37,8 @@ export interface WantedVxlan {
   readonly addressBits: number;
   /** The same of leases that this node had before: its own flows that began then go on. */
   readonly formerAddresses: readonly Address[];
+  /** No packet of the tunnel is larger on the underlay. */
+  readonly underlayMtuBytes: number;
 }
 
 export interface WantedBridge {
@@ -63,6 +66,8 @@ export interface WantedOverlay {
   readonly underlay: Underlay;
   readonly families: readonly Family[];
   readonly vxlan: PerFamily<WantedVxlan>;
+  /** What is to carry their packets. */
+  readonly datapath: DataPathWish;
   readonly bridge: WantedBridge;
 }
 
@@ -71,6 +76,8 @@ export interface OverlayIdentity {
   readonly deviceName: (family: Family, vni: number) => string;
   readonly bridgeName: string;
   readonly bridgeMac: Mac;
+  /** The operator's; `auto` unless told. */
+  readonly datapath?: DataPathChoice;
 }
 
 /** The families that this node carries: in the network, in its lease, and with an underlay address. */
@@ -117,6 +124,7 @@ export function wantOverlay(
       address: subnet.address,
       addressBits: addressBits(family),
       formerAddresses: others.map(({ address }) => address),
+      underlayMtuBytes: underlay.link.mtuBytes,
     };
   }
   const bridge = { name: identity.bridgeName, mac: identity.bridgeMac, mtuBytes, addresses };
@@ -127,6 +135,7 @@ export function wantOverlay(
     underlay,
     families,
     vxlan,
+    datapath: wantDataPath(identity.datapath ?? 'auto', network),
     bridge,
   };
 }

@@ -50,6 +50,9 @@ const IFLA_VXLAN_LEARNING = 7;
 const IFLA_VXLAN_PORT = 15;
 const IFLA_VXLAN_LOCAL6 = 17;
 
+const IFLA_TUN_TYPE = 3;
+const IFF_TAP = 2;
+
 /** A mask of switches (their new values, which of them to change); no_linklocal_learn is bit 0. */
 const IFLA_BR_MULTI_BOOLOPT = 46;
 const NO_LINKLOCAL_LEARN = 1;
@@ -67,7 +70,7 @@ export interface VxlanParameters {
 export interface Link {
   readonly index: number;
   readonly name: string;
-  /** `vxlan`, `bridge`, `veth`; undefined for hardware and the loopback. */
+  /** `vxlan`, `bridge`, `veth`, `tun` (of which TAP is a mode); undefined for hardware and the loopback. */
   readonly kind: string | undefined;
   readonly mac: Mac | undefined;
   readonly mtuBytes: number;
@@ -84,6 +87,8 @@ export interface Link {
   /** Of a bridge port: may send a packet back out of the port it came in by. */
   readonly hairpin: boolean;
   readonly vxlan: VxlanParameters | undefined;
+  /** Kind `tun`, and its packets are Ethernet frames. */
+  readonly isTap: boolean;
   /** Of a bridge: it learns nothing from link-local frames. */
   readonly noLinkLocalLearn: boolean;
   /** The index of the lower device or the far end; in a veth's case in its namespace. */
@@ -132,6 +137,9 @@ export function readLink(message: NetlinkMessage): Link | undefined {
     group: readU32(found[IFLA_GROUP]) ?? 0,
     hairpin: readU8(attributes(info[IFLA_INFO_SLAVE_DATA] ?? Buffer.alloc(0))[IFLA_BRPORT_MODE]) === 1,
     vxlan: kind === 'vxlan' ? readVxlan(info[IFLA_INFO_DATA]) : undefined,
+    isTap:
+      kind === 'tun' &&
+      readU8(attributes(info[IFLA_INFO_DATA] ?? Buffer.alloc(0))[IFLA_TUN_TYPE]) === IFF_TAP,
     noLinkLocalLearn: kind === 'bridge' && readsNoLinkLocalLearn(info[IFLA_INFO_DATA]),
     lower: readU32(found[IFLA_LINK]),
   };

@@ -1,7 +1,7 @@
 /** Carries the differences of one device's peer entries out, in the order that peer-entries.ts describes. */
 import type { NetlinkRequest } from '../kernel/netlink-message.ts';
 import type { NetlinkError, NetlinkSocket } from '../kernel/netlink-socket.ts';
-import type { EntryChange } from './entry-table.ts';
+import type { EntryChange, EntryRequest } from './entry-table.ts';
 import type { PeerEntries } from './peer-entries.ts';
 import type { RepairedObject } from './repair-log.ts';
 
@@ -40,7 +40,7 @@ export async function applyEntries(netlink: NetlinkSocket, { tables }: PeerEntri
 async function send(
   netlink: NetlinkSocket,
   changes: readonly EntryChange[],
-  request: (change: EntryChange) => NetlinkRequest,
+  request: (change: EntryChange) => EntryRequest,
   { repaired, failures }: EntriesOutcome,
 ): Promise<void> {
   for (let start = 0; start < changes.length; start += CHANGES_A_TURN) {
@@ -78,16 +78,35 @@ async function send(
 function carryOut(
   netlink: NetlinkSocket,
   changes: readonly EntryChange[],
-  request: (change: EntryChange) => NetlinkRequest,
+  request: (change: EntryChange) => EntryRequest,
 ): Map<EntryChange, NetlinkError> {
   const failed = new Map<EntryChange, NetlinkError>();
-  const doing = (index: number): string => describe(changes[index] as EntryChange);
-  for (const { index, error } of netlink.execute(changes.map(request), doing)) {
-    const change = changes[index] as EntryChange;
-    // Gone already is what was wanted, and standing already too.
-    if (change.value === undefined ? !GONE.has(error.code) : error.code !== 'EEXIST')
-      failed.set(change, error);
+  let batch: { readonly change: EntryChange; readonly request: NetlinkRequest }[] = [];
+  const flush = (): void => {
+    const sent = batch;
+    batch = [];
+    const doing = (index: number): string => describe(sent[index]?.change as EntryChange);
+    for (const { index, error } of netlink.execute(
+      sent.map((each) => each.request),
+      doing,
+    )) {
+      const change = sent[index]?.change as EntryChange;
+      // Gone already is what was wanted, and standing already too.
+      if (change.value === undefined ? !GONE.has(error.code) : error.code !== 'EEXIST')
+        failed.set(change, error);
+    }
+  };
+  for (const change of changes) {
+    const asked = request(change);
+    if (typeof asked !== 'function') {
+      batch.push({ change, request: asked });
+      continue;
+    }
+    // What comes before it is in place first.
+    if (batch.length > 0) flush();
+    asked();
   }
+  if (batch.length > 0) flush();
   return failed;
 }
 

@@ -1,12 +1,13 @@
 /**
- * The devices of the overlay: vxlan, bridge, their addresses and settings, and the pods' ports. One call
+ * The devices of the overlay: vxlan (or the TAP in its place), bridge, their addresses and settings, and the pods' ports. One call
  * brings them from whatever there is to what is wanted, and says what it had to change.
  *
  * A device that is right is kept, with its traffic; a wrong one is replaced, and its entries are then
  * programmed anew by the caller, who sees the new index. Ours are known by name, and, when the name has
  * changed since an earlier run, by their alias.
  */
-import { type Family, subnetContains } from '../../store/address.ts';
+import { type Address, type Family, type Mac, subnetContains } from '../../store/address.ts';
+import type { DataPath } from '../desired/data-path.ts';
 import { routesDirectly } from '../desired/on-link.ts';
 import {
   clusterNetworksOf,
@@ -35,28 +36,50 @@ import {
   linkDifferences,
   removeLink,
 } from './own-links.ts';
-import { settleVxlan, vxlanFault } from './vxlan-device.ts';
+import { settleTap, tapFault } from './tap-device.ts';
+import type { Tunnels } from './tunnels.ts';
+import { settleVxlan, VxlanRefusedError, vxlanFault } from './vxlan-device.ts';
 
 export interface DeviceIndexes {
   readonly vxlan: Readonly<Partial<Record<Family, number>>>;
   readonly bridge: number;
 }
 
-/** @throws DeviceConflictError, NetlinkError */
+export interface DeviceTools {
+  readonly netlink: NetlinkSocket;
+  /** The user-space path; absent where the kernel's is the only one. */
+  readonly tunnels: Tunnels | undefined;
+  /** A family's peers by their VTEP MACs: what a user-space tunnel begins with. */
+  readonly peersOf: (family: Family) => ReadonlyMap<Mac, Address>;
+}
+
+/** @throws DeviceConflictError, NetlinkError, TunnelError, VxlanRefusedError */
 export async function settleDevices(
-  netlink: NetlinkSocket,
+  tools: DeviceTools,
   wanted: WantedOverlay,
   ports: readonly PodPort[],
   changed: ChangeListener,
 ): Promise<DeviceIndexes> {
+  const { netlink, tunnels } = tools;
   const links = new Map(listLinks(netlink).map((link) => [link.name, link] as const));
-  await removeRivals(netlink, wanted, links, changed);
+  await removeRivals(tools, wanted, links, changed);
   const bridge = await settleBridge(netlink, wanted.bridge, links.get(wanted.bridge.name), changed);
+  const path = dataPathOf(tunnels, wanted);
   const vxlan: Partial<Record<Family, number>> = {};
-  for (const family of wanted.families) {
-    const device = wanted.vxlan[family];
-    if (device === undefined) continue;
-    vxlan[family] = await settleVxlan(netlink, device, links, changed);
+  try {
+    for (const family of wanted.families) {
+      const device = wanted.vxlan[family];
+      if (device === undefined) continue;
+      vxlan[family] =
+        path === 'userspace' && tunnels !== undefined
+          ? await settleTap(netlink, tunnels, device, tools.peersOf(family), links, changed)
+          : await settleVxlan(netlink, tunnels, device, links, changed);
+    }
+  } catch (error) {
+    if (!(error instanceof VxlanRefusedError)) throw error;
+    const refusal = error.cause instanceof Error ? error.cause.message : error.message;
+    if (tunnels?.kernelRefused(wanted.datapath, refusal) !== true) throw error;
+    return settleDevices(tools, wanted, ports, changed);
   }
   settleSettings(wanted, changed);
   settleAddresses(netlink, wanted, { vxlan, bridge }, changed);
@@ -67,8 +90,16 @@ export async function settleDevices(
   return { vxlan, bridge };
 }
 
+const dataPathOf = (tunnels: Tunnels | undefined, { datapath }: WantedOverlay): DataPath =>
+  tunnels?.state(datapath).path ?? 'kernel';
+
 /** Whether an announced link is one of ours and not as it should be. */
-export function linkNeedsRepair(link: Link, wanted: WantedOverlay, bridgeIndex: number | undefined): boolean {
+export function linkNeedsRepair(
+  link: Link,
+  path: DataPath,
+  wanted: WantedOverlay,
+  bridgeIndex: number | undefined,
+): boolean {
   if (link.name === wanted.bridge.name) {
     return (
       link.index !== bridgeIndex || !link.up || Object.keys(linkDifferences(wanted.bridge, link)).length > 0
@@ -79,7 +110,7 @@ export function linkNeedsRepair(link: Link, wanted: WantedOverlay, bridgeIndex: 
     if (link.name !== device?.name) continue;
     return (
       !link.up ||
-      vxlanFault(device, link) !== undefined ||
+      (path === 'kernel' ? vxlanFault(device, link) : tapFault(link)) !== undefined ||
       Object.keys(linkDifferences(device, link)).length > 0
     );
   }
@@ -208,29 +239,35 @@ function settlePorts(
  * @throws NetlinkError
  */
 export async function removeStaleDevices(
-  netlink: NetlinkSocket,
+  { netlink, tunnels }: DeviceTools,
   wanted: WantedOverlay,
   changed: ChangeListener,
 ): Promise<void> {
   for (const link of staleDevices(listLinks(netlink), wanted)) {
+    if (link.isTap) await tunnels?.discard(link.name);
     await removeLink(netlink, link);
     changed('link', `${link.name} removed: not wanted any more`);
   }
 }
 
-/** Of the stale ones those that cannot stand beside what is wanted: the same VNI and port, or the same address. */
+/**
+ * Of the stale ones those that cannot stand beside what is wanted: the same VNI and port, or the same address.
+ * A port that user space has on either side is not shared with other VNIs, as it is among the kernel's devices.
+ */
 async function removeRivals(
-  netlink: NetlinkSocket,
+  { netlink, tunnels }: DeviceTools,
   wanted: WantedOverlay,
   links: Map<string, Link>,
   changed: ChangeListener,
 ): Promise<void> {
   const devices = wanted.families.flatMap((family) => wanted.vxlan[family] ?? []);
+  const alone = dataPathOf(tunnels, wanted) === 'userspace';
   for (const link of staleDevices(links.values(), wanted)) {
     const { vxlan } = link;
-    const isRival = devices.some(({ vni, port }) => vni === vxlan?.vni && port === vxlan.port);
+    const isRival = devices.some(({ vni, port }) => (alone || vni === vxlan?.vni) && port === vxlan?.port);
     // Two bridges with one subnet's gateway would share its route.
     if (!isRival && link.kind === 'vxlan') continue;
+    if (link.isTap) await tunnels?.discard(link.name);
     await removeLink(netlink, link);
     links.delete(link.name);
     changed('link', `${link.name} removed: not wanted any more`);
@@ -240,7 +277,7 @@ async function removeRivals(
 function staleDevices(links: Iterable<Link>, wanted: WantedOverlay): Link[] {
   const names = new Set([wanted.bridge.name, ...wanted.families.map((family) => wanted.vxlan[family]?.name)]);
   return [...links].filter(
-    ({ kind, alias, name }) =>
-      (kind === 'vxlan' || kind === 'bridge') && alias === LINK_ALIAS && !names.has(name),
+    ({ kind, isTap, alias, name }) =>
+      (kind === 'vxlan' || kind === 'bridge' || isTap) && alias === LINK_ALIAS && !names.has(name),
   );
 }

@@ -1,11 +1,14 @@
 /**
- * One kind of kernel entry on one device: what is wanted, what the kernel was last seen to hold, and the
- * keys at which the two may differ. Keys and values are text, so comparing is `===`.
+ * One kind of entry on one device: what is wanted, what the kernel (or the user-space tunnel, whose FDB is its own)
+ * was last seen to hold, and the keys at which the two may differ. Keys and values are text, so comparing is `===`.
  *
  * `observed` is a mirror: a dump fills it, our own successful requests and the kernel's announcements keep
  * it current, and the next dump corrects it. So one lease event costs one look-up a table, not a dump.
  */
 import type { NetlinkRequest } from '../kernel/netlink-message.ts';
+
+/** What carries a change out: a request to the kernel, or a call where the entries are not the kernel's; it cannot fail. */
+export type EntryRequest = NetlinkRequest | (() => void);
 
 export interface Way {
   readonly open: NetlinkRequest;
@@ -18,10 +21,10 @@ export interface EntryKind {
   wanted(key: string): string | undefined;
   wantedKeys(): Iterable<string>;
   /** Adds the entry, or replaces the one from `before` without a moment of absence. */
-  set(key: string, value: string, before: string | undefined): NetlinkRequest;
+  set(key: string, value: string, before: string | undefined): EntryRequest;
   /** Where the kernel refuses `set` for what stands in the way: what lets it through, for as long as it takes. */
   wayFor?(key: string, value: string): Way | undefined;
-  remove(key: string, value: string): NetlinkRequest;
+  remove(key: string, value: string): EntryRequest;
   /** After the new value stands: what takes the one before away, where `set` has not. */
   removeReplaced?(key: string, before: string, value: string): NetlinkRequest | undefined;
 }

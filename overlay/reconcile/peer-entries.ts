@@ -1,7 +1,8 @@
 /**
  * The peers' entries of one family: how PeerTable's wishes map to kernel objects.
  *
- *     tunnel   neighbour and FDB entry on the vxlan device, a nexthop over it, a route
+ *     tunnel   neighbour and FDB entry on the vxlan device, a nexthop over it, a route; in user space the device is
+ *              a TAP, and the FDB the tunnel's own table
  *     direct   a nexthop over the underlay's device, a route
  *
  * Added in the order neighbour, FDB, nexthop, route and removed in reverse, so a route never leads to a
@@ -12,6 +13,7 @@
  * Scaling: a peer is two or four entries; a change of one is so many messages; a full look is four dumps.
  * Nexthop objects are what keeps it linear, on the underlay's device as on our own (see kernel/route.ts).
  */
+import type { Tunnel } from '../../encap/tunnel-types.ts';
 import {
   type Address,
   addressBits,
@@ -79,6 +81,8 @@ export interface PathDevices {
   /** Absent where this node has no tunnel. */
   readonly vxlan: number | undefined;
   readonly underlay: number;
+  /** What carries the packets of the device in user space, and has the FDB; absent where the kernel does. */
+  readonly tunnel?: Pick<Tunnel, 'peers' | 'setPeer' | 'deletePeer'> | undefined;
 }
 
 export class PeerEntries {
@@ -143,9 +147,9 @@ export class PeerEntries {
    */
   observe(netlink: NetlinkSocket, nexthops: readonly Nexthop[]): void {
     const { family } = this;
-    const { vxlan } = this.devices;
+    const { vxlan, tunnel } = this.devices;
     const neighbours = vxlan === undefined ? [] : listNeighbours(netlink, vxlan);
-    const fdb = vxlan === undefined ? [] : listFdb(netlink, vxlan);
+    const fdb = tunnel !== undefined || vxlan === undefined ? [] : listFdb(netlink, vxlan);
     const routes = listRoutes(netlink, family, ROUTE_PROTOCOL);
 
     this.neighbours.replaceObserved(
@@ -154,7 +158,7 @@ export class PeerEntries {
         .filter((entry) => entry.permanent || this.#wanted.neighbours.has(entry.address))
         .map((entry) => [entry.address, neighbourValue(entry)] as const),
     );
-    this.fdb.replaceObserved(fdb.map((entry) => [entry.mac, fdbValue(entry)] as const));
+    this.fdb.replaceObserved(tunnel?.peers ?? fdb.map((entry) => [entry.mac, fdbValue(entry)] as const));
     this.#adopt(nexthops);
     this.nexthops.replaceObserved(
       nexthops
@@ -205,9 +209,9 @@ export class PeerEntries {
     const gone = message.type === RTM_DELNEIGH;
     const fdb = readFdbEntry(message);
     if (fdb !== undefined) {
-      return (
-        fdb.linkIndex === this.devices.vxlan && this.fdb.announced(fdb.mac, gone ? undefined : fdbValue(fdb))
-      );
+      const { vxlan, tunnel } = this.devices;
+      if (fdb.linkIndex !== vxlan || tunnel !== undefined) return false;
+      return this.fdb.announced(fdb.mac, gone ? undefined : fdbValue(fdb));
     }
     const neighbour = readNeighbour(message);
     if (neighbour === undefined || neighbour.linkIndex !== this.devices.vxlan) return false;
@@ -268,14 +272,23 @@ export class PeerEntries {
   }
 
   #fdbKind(): EntryKind {
-    const { vxlan } = this.devices;
+    const { vxlan, tunnel } = this.devices;
     if (vxlan === undefined) return nothingWanted('fdb');
+    const carriedOut: Pick<EntryKind, 'set' | 'remove'> =
+      tunnel === undefined
+        ? {
+            set: (mac, remote) => setFdbEntry(vxlan, mac as Mac, remote as Address),
+            remove: (mac) => deleteFdbEntry(vxlan, mac as Mac),
+          }
+        : {
+            set: (mac, remote) => () => tunnel.setPeer(mac as Mac, remote as Address),
+            remove: (mac) => () => tunnel.deletePeer(mac as Mac),
+          };
     return {
       name: 'fdb',
       wanted: (mac) => this.#wanted.fdb.get(mac as Mac),
       wantedKeys: () => this.#wanted.fdb.keys(),
-      set: (mac, remote) => setFdbEntry(vxlan, mac as Mac, remote as Address),
-      remove: (mac) => deleteFdbEntry(vxlan, mac as Mac),
+      ...carriedOut,
     };
   }
 

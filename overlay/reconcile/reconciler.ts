@@ -36,7 +36,13 @@ import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
 import type { Metrics, PassTrigger } from '../ops/metrics.ts';
 import { applyEntries } from './apply-entries.ts';
-import { type DeviceIndexes, linkNeedsRepair, removeStaleDevices, settleDevices } from './devices.ts';
+import {
+  type DeviceIndexes,
+  type DeviceTools,
+  linkNeedsRepair,
+  removeStaleDevices,
+  settleDevices,
+} from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
 import { allMarks, type Marks, noMarks } from './marks.ts';
@@ -44,9 +50,12 @@ import type { ChangeListener } from './own-links.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { PortWatch } from './port-watch.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
+import type { DataPathState, Tunnels } from './tunnels.ts';
 
 export interface ReconcilerOptions {
   readonly netlink: NetlinkSocket;
+  /** The user-space path; absent where the kernel's is to be the only one. */
+  readonly tunnels?: Tunnels | undefined;
   readonly firewall: FirewallPass;
   readonly pods: Pick<PodSource, 'ports'>;
   readonly log: Log;
@@ -83,6 +92,7 @@ export class Reconciler {
   readonly #peers: PeerTable;
   readonly #repairs: RepairLog;
   readonly #ports: PortWatch;
+  readonly #tools: DeviceTools;
   readonly #linkWatch = new LinkWatch();
   readonly #entries: Partial<Record<Family, PeerEntries>> = {};
   #marks: Marks = noMarks();
@@ -114,6 +124,8 @@ export class Reconciler {
     this.#peers = new PeerTable(this.#entryObserver());
     this.#repairs = new RepairLog(options.log, options.metrics);
     this.#ports = new PortWatch(options.pods);
+    const { netlink, tunnels } = options;
+    this.#tools = { netlink, tunnels, peersOf: (family) => this.#peers.wanted(family).fdb };
     this.#resync = this.#resyncEvery(options.resyncIntervalMs);
   }
 
@@ -214,7 +226,16 @@ export class Reconciler {
   get fault(): string | undefined {
     if (this.#failure !== undefined && !(this.#failure instanceof EntriesRefusedError))
       return this.#failure.message;
-    return this.#converged ? undefined : 'the network is being programmed';
+    return this.#options.tunnels?.fault ?? (this.#converged ? undefined : 'the network is being programmed');
+  }
+
+  /** What carries the tunnels' packets; undefined while nothing is wanted. */
+  get datapath(): DataPathState | undefined {
+    return this.#wanted && this.#datapath(this.#wanted);
+  }
+
+  #datapath({ datapath }: WantedOverlay): DataPathState {
+    return this.#options.tunnels?.state(datapath) ?? { path: 'kernel', why: datapath.why };
   }
 
   /** How long the pass under way has been at it, in milliseconds; undefined between passes. */
@@ -292,11 +313,13 @@ export class Reconciler {
           this.#ports.gone(link);
           return ours;
         }
-        // Going down took the entries along, without a word of most of them.
-        if (ours && !link.up) this.#marks.entries = true;
+        // Going down took the entries along, without a word of most of them; a TAP whose queues are all closed is
+        // without a carrier, which takes its nexthop objects and their routes.
+        if (ours && (!link.up || (link.isTap && !link.carrier))) this.#marks.entries = true;
         if (this.#ports.announced(link, this.#indexes?.bridge)) return false;
         return (
-          (ours && !this.#isNamed(link.name, wanted)) || linkNeedsRepair(link, wanted, this.#indexes?.bridge)
+          (ours && !this.#isNamed(link.name, wanted)) ||
+          linkNeedsRepair(link, this.#datapath(wanted).path, wanted, this.#indexes?.bridge)
         );
       }
       case RTM_NEWADDR:
@@ -393,7 +416,7 @@ export class Reconciler {
   }
 
   async #pass(wanted: WantedOverlay, marks: Marks): Promise<void> {
-    const { netlink, firewall } = this.#options;
+    const { firewall } = this.#options;
     // Before the guard: without its pods it would drop what those of an earlier run send.
     if (marks.devices || this.#indexes === undefined) this.#readPorts();
     // The guard stands before the first packet can pass.
@@ -407,14 +430,14 @@ export class Reconciler {
     };
     try {
       if (lookAtDevices || this.#indexes === undefined) {
-        this.#indexes = await settleDevices(netlink, wanted, this.#ports.ports, changed);
+        this.#indexes = await settleDevices(this.#tools, wanted, this.#ports.ports, changed);
       }
       this.#observeEntries(wanted, this.#indexes, marks.entries);
       for (const entries of Object.values(this.#entries)) await this.#applyEntries(entries, wanted);
     } finally {
       // Last, so that what replaces them carries the packets already; and at all events, for no guard is
       // left on them.
-      if (lookAtDevices) await removeStaleDevices(netlink, wanted, changed);
+      if (lookAtDevices) await removeStaleDevices(this.#tools, wanted, changed);
     }
   }
 
@@ -425,11 +448,13 @@ export class Reconciler {
     let nexthops: readonly Nexthop[] | undefined;
     for (const family of FAMILIES) {
       const vxlan = indexes.vxlan[family];
+      const tunnel = this.#options.tunnels?.of(wanted.vxlan[family]?.name);
       let entries = this.#entries[family];
-      const stays = entries?.devices.vxlan === vxlan && entries?.devices.underlay === underlay;
+      const before = entries?.devices;
+      const stays = before?.vxlan === vxlan && before?.underlay === underlay && before?.tunnel === tunnel;
       if (entries !== undefined && stays && !again) continue;
       if (entries === undefined || !stays) {
-        const devices = { vxlan, underlay };
+        const devices = { vxlan, underlay, tunnel };
         entries = new PeerEntries(family, devices, this.#peers.wanted(family), withNexthops, (path) =>
           this.#routeMtu(path),
         );

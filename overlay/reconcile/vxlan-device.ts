@@ -13,15 +13,53 @@ import {
   linkDifferences,
   removeLink,
 } from './own-links.ts';
+import type { Tunnels } from './tunnels.ts';
 
-/** @throws DeviceConflictError, NetlinkError */
+/**
+ * The kernel has no vxlan, or does not let us have one: a module that is not there, a sandbox, a policy. `code` is
+ * the errno's name.
+ */
+export class VxlanRefusedError extends Error {
+  override readonly name = 'VxlanRefusedError';
+  readonly code: string;
+  constructor(device: string, cause: NetlinkError) {
+    super(`${cause.message}. Load the kernel's vxlan module, or start with --datapath userspace`, { cause });
+    this.code = cause.code;
+    this.device = device;
+  }
+  readonly device: string;
+}
+
+/** Unknown kind, no vxlan in this family, not for us. Other errors are about this one device. */
+const REFUSALS: ReadonlySet<string> = new Set([
+  'EOPNOTSUPP',
+  'ENOTSUP',
+  'ENOSYS',
+  'EPROTONOSUPPORT',
+  'EAFNOSUPPORT',
+  'EPERM',
+  'EACCES',
+]);
+
+/**
+ * @param tunnels to end one that has the device's name or port; absent where there is no user-space path
+ * @throws VxlanRefusedError, DeviceConflictError, NetlinkError
+ */
 export async function settleVxlan(
   netlink: NetlinkSocket,
+  tunnels: Pick<Tunnels, 'discard'> | undefined,
   wanted: WantedVxlan,
   links: Map<string, Link>,
   changed: ChangeListener,
 ): Promise<number> {
   let link = links.get(wanted.name);
+  if (link?.isTap === true && link.alias === LINK_ALIAS) {
+    await tunnels?.discard(link.name);
+    await removeLink(netlink, link);
+    changed('link', `${link.name} removed: the data path is the kernel's`);
+    links.delete(link.name);
+    link = undefined;
+  }
   if (link !== undefined && link.kind !== 'vxlan') {
     throw new DeviceConflictError(
       `${wanted.name} is a ${link.kind ?? 'hardware'} device: name another with --device, or remove it`,
@@ -43,6 +81,8 @@ export async function settleVxlan(
     link = undefined;
   }
   if (link === undefined) {
+    // Its holder may have outlived a tunnel's device: it has the port.
+    await tunnels?.discard(wanted.name);
     create(netlink, wanted, links);
     link = findLink(netlink, wanted.name);
     if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
@@ -67,6 +107,9 @@ function create(netlink: NetlinkSocket, wanted: WantedVxlan, links: ReadonlyMap<
   try {
     netlink.request(addVxlan({ ...wanted, learning: false }), `create ${wanted.name}`);
   } catch (error) {
+    if (error instanceof NetlinkError && REFUSALS.has(error.code)) {
+      throw new VxlanRefusedError(wanted.name, error);
+    }
     if (!(error instanceof NetlinkError) || error.code !== 'EEXIST') throw error;
     const rival = [...links.values()].find(
       ({ vxlan }) => vxlan?.vni === wanted.vni && vxlan.port === wanted.port,
