@@ -23,6 +23,7 @@ import type { ProbedPath } from './probe/prober.ts';
 import type { UnderlayProbe } from './probe/underlay-probe.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
 import type { ReloadState } from './reload.ts';
+import { tunnelMetrics, tunnelStatus } from './tunnel-report.ts';
 
 export interface ReportSources {
   readonly nodeName: string;
@@ -83,6 +84,7 @@ export function statusReport(sources: ReportSources): StatusReport {
         problem: failure ?? null,
       })),
     },
+    tunnels: reconciler.tunnels.map(tunnelStatus),
     peers: Array.from(reconciler.peers.values(), (peer) => peerStatus(peer, reconciler.missing(peer), probe)),
     probe: probe === undefined ? null : { running: probe.running, reason: probe.lacks ?? null },
     skipped: [
@@ -135,6 +137,7 @@ export function updateGauges(
   metrics: Metrics,
 ): void {
   if (firewall !== undefined) metrics.drops(firewall.drops());
+  tunnelMetrics(reconciler.tunnels, metrics);
   if (probe !== undefined) {
     for (const family of node.lease === undefined ? [] : FAMILIES)
       metrics.paths(family, probe.summary(family));
@@ -175,7 +178,7 @@ function leaseStatus(lease: Lease, held: HeldLease | undefined): LeaseStatus {
   };
 }
 
-function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
+function overlayStatus({ wanted, datapath }: Reconciler): OverlayStatus | null {
   if (wanted === undefined) return null;
   const device = wanted.vxlan.ipv4 ?? wanted.vxlan.ipv6;
   const { type, directRouting } = wanted.network.backend;
@@ -188,7 +191,8 @@ function overlayStatus({ wanted }: Reconciler): OverlayStatus | null {
     vni: device?.vni ?? null,
     port: device?.port ?? null,
     mtuBytes: wanted.bridge.mtuBytes,
-    datapath: tunnels ? 'kernel' : 'direct',
+    datapath: tunnels ? (datapath?.path ?? 'kernel') : 'direct',
+    datapathReason: tunnels ? (datapath?.why ?? null) : null,
     bridge: wanted.bridge.name,
     networks: FAMILIES.flatMap((family) => textOf(wanted.network.networks[family]?.network) ?? []),
   };

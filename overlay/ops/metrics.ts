@@ -40,6 +40,24 @@ export interface PathsReport {
   readonly roundTripsMs: readonly number[];
 }
 
+/** What went one way through a user-space tunnel since it was opened. */
+export interface TunnelFlow {
+  readonly packets: number;
+  readonly bytes: number;
+  readonly drops: Readonly<Record<string, number>>;
+  /** System calls by how many packets they carried: up to each of `bounds`, and above them all. */
+  readonly batches: readonly number[];
+  readonly bounds: readonly number[];
+}
+
+export interface TunnelReport {
+  readonly up: boolean;
+  readonly workerRestarts: number;
+  readonly narrowPaths: number;
+  readonly sent: TunnelFlow;
+  readonly received: TunnelFlow;
+}
+
 /** What the rooms tell. */
 export interface Recorder {
   /** Other nodes' leases, how many of them the kernel holds whole, and how many are routed without the tunnel. */
@@ -61,6 +79,8 @@ export interface Recorder {
   /** Packets that the filter dropped since its tables were made, by reason. */
   drops(packets: Readonly<Record<string, number>>): void;
   paths(family: Family, report: PathsReport): void;
+  /** The user-space tunnel of a family. */
+  tunnel(family: Family, report: TunnelReport): void;
   /** The probe's packets since the start. */
   probePackets(counts: {
     readonly sent: number;
@@ -119,6 +139,7 @@ export function createMetrics(): Metrics {
     ready: (isReady) => tell((to) => to.ready(isReady)),
     drops: (packets) => tell((to) => to.drops(packets)),
     paths: (family, report) => tell((to) => to.paths(family, report)),
+    tunnel: (family, report) => tell((to) => to.tunnel(family, report)),
     probePackets: (counts) => tell((to) => to.probePackets(counts)),
     text: async () => (await ready()).text(),
   };

@@ -3,6 +3,7 @@
  * from peers and pods, so nothing is printed that a terminal would take for a command.
  */
 import { printable } from './redact.ts';
+import { tunnelProblems, tunnelRows } from './render-tunnels.ts';
 import type { AttachmentStatus, PathStatus, PeerStatus, StatusReport } from './status.ts';
 
 export interface RenderOptions {
@@ -47,6 +48,7 @@ function headline(report: StatusReport): string {
   }
   if (reconcile.failing !== null)
     lines.push(`! kernel: the last pass failed: ${printable(reconcile.failing)}`);
+  lines.push(...tunnelProblems(report));
   const missing = report.peers.filter((peer) => !peer.programmed).length;
   if (missing > 0) lines.push(`! peers: ${missing} of ${report.peers.length} not fully programmed`);
   lines.push(...pathProblems(report.peers));
@@ -109,16 +111,20 @@ function facts(report: StatusReport, now: Date): string {
     rows.push(['', `${running ? 'partly' : 'not'} probed: ${reason}`]);
   }
   if (overlay !== null) {
-    const { device, deviceIPv6, vni, port, mtuBytes, datapath, bridge, networks } = overlay;
+    const { device, deviceIPv6, vni, port, mtuBytes, datapath, datapathReason, bridge, networks } = overlay;
     const devices =
       device === deviceIPv6 || deviceIPv6 === undefined ? device : `${device} and ${deviceIPv6}`;
     const tunnel = device === null ? overlay.backend : `${devices}, VNI ${vni}, UDP port ${port}`;
     rows.push(['overlay', `${tunnel}, MTU ${mtuBytes}, data path ${datapath}`]);
+    // The kernel's is what everybody expects.
+    if (datapath === 'userspace' && datapathReason !== null)
+      rows.push(['', `in user space: ${datapathReason}`]);
     rows.push(['', `bridge ${bridge}, cluster network ${networks.join(', ')}`]);
     if (overlay.directRouting) rows.push(['', "peers on the underlay's link are routed directly"]);
   } else {
     rows.push(['overlay', 'none yet']);
   }
+  rows.push(...tunnelRows(report));
   if (addresses !== null) rows.push(['addresses', `${addresses.used} used, ${addresses.free} free`]);
   const drops = Object.entries(report.firewall?.drops ?? {}).filter(([, packets]) => packets > 0);
   if (drops.length > 0) {

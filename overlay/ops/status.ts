@@ -17,6 +17,8 @@ export interface StatusReport {
   readonly underlay: UnderlayStatus | null;
   readonly overlay: OverlayStatus | null;
   readonly network: NetworkStatus;
+  /** Those that are carried in user space: one a family. */
+  readonly tunnels: readonly TunnelStatus[];
   readonly peers: readonly PeerStatus[];
   /** Null where the underlay is not to be probed. */
   readonly probe: ProbeStatus | null;
@@ -76,9 +78,40 @@ export interface OverlayStatus {
   readonly port: number | null;
   readonly mtuBytes: number;
   readonly datapath: 'kernel' | 'userspace' | 'direct';
+  /** Who or what chose it: `--datapath userspace`, `the kernel has vxlan`, ... Null where there is no tunnel. */
+  readonly datapathReason: string | null;
   readonly bridge: string;
   /** The cluster's: `10.244.0.0/16`. */
   readonly networks: readonly string[];
+}
+
+export interface TunnelStatus {
+  readonly device: string;
+  readonly family: 'ipv4' | 'ipv6';
+  /** Why it carries nothing now. */
+  readonly fault: string | null;
+  /** It went on with what the daemon before this one had open. */
+  readonly resumed: boolean;
+  /** Threads that died and were started again. */
+  readonly workerRestarts: number;
+  /** From the device to the underlay. */
+  readonly sent: TunnelTraffic;
+  /** From the underlay to the device. */
+  readonly received: TunnelTraffic;
+  /** Peers to which the underlay was found to carry less than its interface does. */
+  readonly narrowPaths: readonly { readonly remote: string; readonly mtuBytes: number }[];
+}
+
+/** Since the tunnel was opened. */
+export interface TunnelTraffic {
+  /** Of the underlay. */
+  readonly packets: number;
+  /** Of the frames in them. */
+  readonly bytes: number;
+  /** Packets that went no further, by reason; those that never happened are left out. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** System calls on the socket by how many packets they carried: more than the entry before, at most `packets`. */
+  readonly batches: readonly { readonly packets: number | null; readonly calls: number }[];
 }
 
 /** Through the tunnel, or by a plain route to its public address. */

@@ -50,7 +50,7 @@ import type { ChangeListener } from './own-links.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { PortWatch } from './port-watch.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
-import type { DataPathState, Tunnels } from './tunnels.ts';
+import type { DataPathState, OpenTunnel, Tunnels } from './tunnels.ts';
 
 export interface ReconcilerOptions {
   readonly netlink: NetlinkSocket;
@@ -232,6 +232,11 @@ export class Reconciler {
   /** What carries the tunnels' packets; undefined while nothing is wanted. */
   get datapath(): DataPathState | undefined {
     return this.#wanted && this.#datapath(this.#wanted);
+  }
+
+  /** Those in user space. */
+  get tunnels(): readonly OpenTunnel[] {
+    return this.#options.tunnels?.all ?? [];
   }
 
   #datapath({ datapath }: WantedOverlay): DataPathState {

@@ -62,6 +62,33 @@ describe('ops: metrics', () => {
     ]);
   });
 
+  it('tells what the user-space tunnels count as they count it, anew with every reading', async () => {
+    const metrics = createMetrics();
+    const flow = (packets: number) => ({
+      packets,
+      bytes: 100 * packets,
+      drops: { no_peer: 1, too_big: 0 },
+      batches: [packets, 0, 2],
+      bounds: [1, 2],
+    });
+    const report = { up: true, workerRestarts: 1, narrowPaths: 2, received: flow(7) };
+    metrics.tunnel('ipv4', { ...report, sent: flow(5) });
+    metrics.tunnel('ipv4', { ...report, sent: flow(9) });
+    const sent = 'family="ipv4",direction="sent"';
+    expect((await metrics.text()).split('\n')).to.include.members([
+      'vtepd_datapath_up{family="ipv4"} 1',
+      'vtepd_datapath_worker_restarts_total{family="ipv4"} 1',
+      'vtepd_datapath_narrow_paths{family="ipv4"} 2',
+      `vtepd_datapath_packets_total{${sent}} 9`,
+      `vtepd_datapath_bytes_total{${sent}} 900`,
+      `vtepd_datapath_drops_total{${sent},reason="no_peer"} 1`,
+      `vtepd_datapath_drops_total{${sent},reason="too_big"} 0`,
+      `vtepd_datapath_batches_total{${sent},packets="1"} 9`,
+      `vtepd_datapath_batches_total{${sent},packets="+Inf"} 2`,
+      'vtepd_datapath_packets_total{family="ipv4",direction="received"} 7',
+    ]);
+  });
+
   it('loses nothing of what it is told before, while and after prom-client is loaded', async () => {
     const metrics = createMetrics();
     for (let told = 0; told < 2500; told++) metrics.repair('route');

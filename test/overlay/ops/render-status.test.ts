@@ -65,6 +65,45 @@ describe('ops: the status for people', () => {
     expect(plain).to.include('\nlease     10.244.5.0/24 at 192.0.2.1, does not expire\n');
   });
 
+  it('shows the tunnels in user space: why, what passed, what was dropped and what is wrong', () => {
+    const { overlay } = statusReport();
+    if (overlay === null) throw new Error('unreachable');
+    const calls = (packets: number | null, count: number) => ({ packets, calls: count });
+    const text = renderStatus(
+      statusReport({
+        overlay: { ...overlay, datapath: 'userspace', datapathReason: '--datapath userspace' },
+        tunnels: [
+          {
+            device: 'vtep.1',
+            family: 'ipv4',
+            fault: 'its device is gone',
+            resumed: false,
+            workerRestarts: 2,
+            sent: {
+              packets: 90,
+              bytes: 1_250_000,
+              drops: { no_peer: 3, too_big: 1 },
+              batches: [calls(1, 4), calls(64, 5), calls(null, 1)],
+            },
+            received: { packets: 0, bytes: 999, drops: {}, batches: [] },
+            narrowPaths: [{ remote: '192.0.2.7', mtuBytes: 1400 }],
+          },
+        ],
+      }),
+      options,
+    );
+    for (const line of [
+      '! data path: the tunnel on vtep.1 is down: its device is gone',
+      '! data path: 2 threads of vtep.1 died and were started again',
+      "! data path: 1 paths of vtep.1 carry less than the underlay's interface: 192.0.2.7 (1400 bytes)",
+      '          in user space: --datapath userspace',
+      'tunnel    vtep.1 sent 90 packets (1.3 MB, 9.0 a system call), dropped 3 no_peer, 1 too_big',
+      '          vtep.1 received 0 packets (999 B)',
+    ]) {
+      expect(text).to.include(`${line}\n`);
+    }
+  });
+
   it('says what changes left behind, and what of the configuration is not in use', () => {
     const former = [
       { subnet: '10.96.5.0/24', pods: 3, problem: null },
