@@ -1,4 +1,5 @@
-/** The network configuration list that a container runtime reads: our plugin, then portmap. */
+/** The network configuration list that a container runtime reads: our plugin, then portmap; or an operator's. */
+import { z } from 'zod/v3';
 
 export const CONFLIST_NAME = '10-vtepd.conflist';
 export const PLUGIN_NAME = 'vtepd-cni';
@@ -47,4 +48,52 @@ export function conflistText({ socketPath, bridge, cniVersion = '1.0.0' }: Confl
     ],
   };
   return `${JSON.stringify(list, undefined, 2)}\n`;
+}
+
+/** An operator's list cannot be used. */
+export class ConflistError extends Error {
+  override readonly name = 'ConflistError';
+  readonly code = 'VTEPD_CONFLIST';
+}
+
+const listSchema = z
+  .object({
+    cniVersion: z.string(),
+    name: z.string(),
+    plugins: z.array(z.object({ type: z.string() }).passthrough()),
+  })
+  .passthrough();
+
+/**
+ * An operator's list as it is installed: theirs, with the socket and the bridge in our plugin's entry where
+ * they left them out, for those are the daemon's.
+ * @throws ConflistError
+ */
+export function completedConflist(text: string, { socketPath, bridge }: ConflistSettings): string {
+  const parsed = listSchema.safeParse(jsonOf(text));
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new ConflistError(`${issue?.path.join('.') || 'the list'}: ${issue?.message}`);
+  }
+  const list = parsed.data;
+  const ours = list.plugins.filter(({ type }) => type === PLUGIN_NAME);
+  if (ours.length !== 1) {
+    throw new ConflistError(
+      `plugins: exactly one must be of the type "${PLUGIN_NAME}"; there are ${ours.length}`,
+    );
+  }
+  const plugins = list.plugins.map((plugin) =>
+    plugin.type === PLUGIN_NAME
+      ? { ...plugin, socket: plugin.socket ?? socketPath, bridge: plugin.bridge ?? bridge }
+      : plugin,
+  );
+  return `${JSON.stringify({ ...list, plugins }, undefined, 2)}\n`;
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new ConflistError('it is not JSON', { cause });
+  }
 }

@@ -1,9 +1,16 @@
 /** Puts the CNI plugin and its configuration where the container runtime looks, and takes them away again. */
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, copyFile, mkdir, open, rename, rm } from 'node:fs/promises';
+import { access, copyFile, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { CONFLIST_NAME, type ConflistSettings, conflistText, PLUGIN_NAME } from './conflist.ts';
+import {
+  CONFLIST_NAME,
+  ConflistError,
+  type ConflistSettings,
+  completedConflist,
+  conflistText,
+  PLUGIN_NAME,
+} from './conflist.ts';
 import { hasCode } from './files.ts';
 
 export interface CniFolders {
@@ -14,6 +21,24 @@ export interface CniFolders {
 export interface InstallOptions extends CniFolders, ConflistSettings {
   /** The plugin as it was built: `build/vtepd-cni`. */
   readonly shimPath: string;
+  /** An operator's configuration list, to install in the place of ours. */
+  readonly confFile?: string | undefined;
+}
+
+/** @throws ConflistError where an operator's list cannot be read or used */
+export async function conflistToInstall(
+  options: ConflistSettings & Pick<InstallOptions, 'confFile'>,
+): Promise<string> {
+  const { confFile } = options;
+  if (confFile === undefined) return conflistText(options);
+  try {
+    return completedConflist(await readFile(confFile, 'utf8'), options);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ConflistError(`${confFile} cannot be used as a CNI configuration list: ${reason}`, {
+      cause: error,
+    });
+  }
 }
 
 /** The plugin has not been built. */
@@ -25,7 +50,7 @@ export class ShimMissingError extends Error {
 /**
  * Installs the plugin (0755), then its configuration (0600): a runtime that sees the configuration finds the
  * plugin. Each file appears whole or not at all, and replaces an older one.
- * @returns the paths written @throws ShimMissingError, NodeJS.ErrnoException
+ * @returns the paths written @throws ShimMissingError, ConflistError, NodeJS.ErrnoException
  */
 export async function installCni(options: InstallOptions): Promise<string[]> {
   try {
@@ -35,13 +60,14 @@ export async function installCni(options: InstallOptions): Promise<string[]> {
       cause,
     });
   }
+  const text = await conflistToInstall(options);
   const plugin = join(options.binDir, PLUGIN_NAME);
   const conflist = join(options.confDir, CONFLIST_NAME);
   await placeFile(plugin, 0o755, (path) => copyFile(options.shimPath, path));
   await placeFile(conflist, 0o600, async (path) => {
     const file = await open(path, 'wx', 0o600);
     try {
-      await file.writeFile(conflistText(options));
+      await file.writeFile(text);
     } finally {
       await file.close();
     }

@@ -49,6 +49,45 @@ describe('installing the CNI plugin', () => {
     expect(readdirSync(options.confDir)).to.deep.equal(['99-other.conflist']);
   });
 
+  it('installs an operator’s list in the place of ours, with the socket and the bridge that it leaves to us', async () => {
+    const confFile = join(root, 'cni-conf.json');
+    const own = { type: 'vtepd-cni', mtu: 1300 };
+    const list = {
+      cniVersion: '1.0.0',
+      name: 'theirs',
+      disableCheck: true,
+      plugins: [own, { type: 'tuning' }],
+    };
+    writeFileSync(confFile, JSON.stringify(list));
+    const [, conflist = ''] = await installCni({ ...options, confFile });
+    expect(JSON.parse(readFileSync(conflist, 'utf8'))).to.deep.equal({
+      ...list,
+      plugins: [{ ...own, socket: '/run/one/vtepd.sock', bridge: 'vtep7' }, { type: 'tuning' }],
+    });
+    const named = { ...own, socket: '/run/two.sock', bridge: 'br1' };
+    writeFileSync(confFile, JSON.stringify({ ...list, plugins: [named] }));
+    await installCni({ ...options, confFile });
+    expect(JSON.parse(readFileSync(conflist, 'utf8')).plugins).to.deep.equal([named]);
+  });
+
+  it('refuses an operator’s list that no pod could be attached by, and installs nothing', async () => {
+    const confFile = join(root, 'cni-conf.json');
+    const reasons = new Map([
+      ['{', 'it is not JSON'],
+      ['{"cniVersion": "1.0.0", "plugins": []}', 'name: '],
+      ['{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}', 'exactly one .* "vtepd-cni"'],
+    ]);
+    for (const [text, reason] of reasons) {
+      writeFileSync(confFile, text);
+      const failure = await installCni({ ...options, confFile }).catch((error) => error);
+      expect(failure).to.have.property('code', 'VTEPD_CONFLIST');
+      expect(failure.message).to.match(new RegExp(`^${confFile} cannot be used .*: ${reason}`));
+    }
+    const failure = await installCni({ ...options, confFile: join(root, 'none') }).catch((error) => error);
+    expect(failure).to.have.property('code', 'VTEPD_CONFLIST');
+    expect(readdirSync(root).sort()).to.deep.equal(['cni-conf.json', 'shim']);
+  });
+
   it('says how to get a plugin that has not been built, and leaves nothing', async () => {
     const failure = await installCni({ ...options, shimPath: join(root, 'none') }).catch((error) => error);
     expect(failure).to.have.property('code', 'VTEPD_SHIM_MISSING');
