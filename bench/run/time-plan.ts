@@ -1,0 +1,38 @@
+/** How long each measurement may take, so that all of them fit into the time there is. Pure. */
+import type { Workload } from './measurement.ts';
+
+/** Shorter ones would measure programs starting; longer ones add little. */
+export const SHORTEST_S = 0.2;
+export const LONGEST_S = 1;
+
+/** The warm-up's part of a measurement's seconds. */
+const WARM_UP_SHARE = 0.4;
+/** Two transfers. */
+const WARM_UPS = 2;
+
+type Timed = Pick<Workload, 'measurements' | 'staggerMs' | 'overheadSeconds' | 'fixedSeconds'>;
+
+/** Seconds that a workload takes whatever it is told. */
+function fixedSeconds(
+  { measurements, staggerMs, overheadSeconds, fixedSeconds = 0 }: Timed,
+  rounds: number,
+): number {
+  if (staggerMs !== undefined) return (measurements.length * rounds * staggerMs) / 1000 + fixedSeconds;
+  return measurements.length * overheadSeconds * (rounds + WARM_UPS);
+}
+
+/** By so much it grows with each second of a measurement. */
+const weight = ({ measurements, staggerMs }: Timed, rounds: number): number =>
+  staggerMs === undefined ? measurements.length * (rounds + WARM_UP_SHARE) : 0;
+
+/** Seconds for each measurement of what is left. @param leftSeconds until it should be over */
+export function secondsEach(left: readonly Timed[], rounds: number, leftSeconds: number): number {
+  const fixed = left.reduce((sum, each) => sum + fixedSeconds(each, rounds), 0);
+  const weights = left.reduce((sum, each) => sum + weight(each, rounds), 0);
+  if (weights === 0) return LONGEST_S;
+  return Math.min(LONGEST_S, Math.max(SHORTEST_S, (leftSeconds - fixed) / weights));
+}
+
+/** How long all of it takes with so many seconds each. */
+export const durationSeconds = (left: readonly Timed[], rounds: number, seconds: number): number =>
+  left.reduce((sum, each) => sum + fixedSeconds(each, rounds) + weight(each, rounds) * seconds, 0);
