@@ -20,6 +20,7 @@ export interface NodePlan {
   readonly underlay: Underlay;
   /** What every daemon of the lab is told. */
   readonly daemonArguments: readonly string[];
+  readonly datapath: 'kernel' | 'userspace';
 }
 
 const CONFIGURATION_DEADLINE_MS = 10_000;
@@ -39,10 +40,13 @@ export class LabNode {
   readonly cni: CniFolders;
   readonly pods: Pod[] = [];
   daemon: LabDaemon | undefined;
+  /** What the next daemon is told to carry its tunnels with. */
+  datapath: 'kernel' | 'userspace';
   private readonly daemonArguments: readonly string[];
   private nextPod = 1;
 
-  private constructor({ number, run, dir, underlay, daemonArguments }: NodePlan) {
+  private constructor({ number, run, dir, underlay, daemonArguments, datapath }: NodePlan) {
+    this.datapath = datapath;
     this.number = number;
     this.name = `node-${number}`;
     this.namespace = `${run}-n${number}`;
@@ -83,7 +87,7 @@ export class LabNode {
     if (this.daemon?.running) throw new Error(`${this.name} has a running daemon already`);
     this.daemon = await LabDaemon.start({
       namespace: this.namespace,
-      arguments: [...this.daemonArguments, ...extraArguments],
+      arguments: [...this.daemonArguments, ...dataPathArguments(this.datapath), ...extraArguments],
       env,
       logFile: this.logFile,
     });
@@ -160,6 +164,10 @@ export class LabNode {
     return this.exec([process.execPath, VTEPD, ...args], options);
   }
 }
+
+/** The kernel's is what a daemon takes when it is told nothing. */
+const dataPathArguments = (path: LabNode['datapath']): string[] =>
+  path === 'kernel' ? [] : ['--datapath', path];
 
 function notYet(error: unknown): undefined {
   if (!(error instanceof CommandError)) throw error;

@@ -26,8 +26,13 @@ export interface LabOptions {
   /** What every daemon is told besides. */
   readonly daemonArguments?: readonly string[] | undefined;
   readonly underlayMtuBytes?: number | undefined;
+  /** What carries the nodes' tunnels; the kernel's unless told. */
+  readonly datapath?: LabDataPath | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** `mixed`: nodes of both kinds in turns. */
+export type LabDataPath = 'kernel' | 'userspace' | 'mixed';
 
 /** The cluster network of a lab with IPv4. */
 export const LAB_NETWORK = formatSubnet(LAB_NETWORKS.ipv4);
@@ -73,7 +78,7 @@ export class Lab implements AsyncDisposable {
       const nodes: LabNode[] = [];
       for (let number = 1; number <= options.nodes; number++) {
         options.signal?.throwIfAborted();
-        nodes.push(await LabNode.create({ ...plan, number }));
+        nodes.push(await LabNode.create({ ...plan, number, datapath: dataPathOf(options, number) }));
       }
       return new Lab(run, underlay, store, nodes);
     } catch (error) {
@@ -120,6 +125,12 @@ export class Lab implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Of a mixed cluster, the first node and every other one after it are user space's. */
+function dataPathOf({ datapath = 'kernel' }: LabOptions, number: number): 'kernel' | 'userspace' {
+  if (datapath !== 'mixed') return datapath;
+  return number % 2 === 1 ? 'userspace' : 'kernel';
 }
 
 async function createStore(options: LabOptions, dir: string, namespace: string): Promise<Lab['store']> {

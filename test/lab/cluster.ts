@@ -4,7 +4,7 @@
  * every node is printed. A test that sends packets sends them in every family of the cluster.
  */
 import type { Suite } from 'mocha';
-import { Lab, type LabOptions } from '../../overlay/lab/lab.ts';
+import { Lab, type LabDataPath, type LabOptions } from '../../overlay/lab/lab.ts';
 import { familiesOf, type LabFamilies } from '../../overlay/lab/lab-network.ts';
 import type { LabNode } from '../../overlay/lab/lab-node.ts';
 import type { LabStoreKind } from '../../overlay/lab/lab-store.ts';
@@ -18,6 +18,8 @@ import { kernelDump } from './kernel-state.ts';
 export interface ClusterParameters {
   readonly store: LabStoreKind;
   readonly families: LabFamilies;
+  /** What carries the nodes' tunnels; the kernel's unless told. */
+  readonly datapath?: LabDataPath;
 }
 
 export const EMBEDDED: ClusterParameters = { store: 'embedded', families: 'ipv4' };
@@ -38,8 +40,14 @@ export const EVERY_KIND: readonly ClusterParameters[] = [...EVERY_FAMILY, ETCD_D
 /** For what only etcd can do. */
 export const EVERY_FAMILY_IN_ETCD: readonly ClusterParameters[] = [ETCD, ETCD_IPV6, ETCD_DUAL];
 
+export const USERSPACE: ClusterParameters = { ...EMBEDDED, datapath: 'userspace' };
+export const USERSPACE_DUAL: ClusterParameters = { ...EMBEDDED_DUAL, datapath: 'userspace' };
+export const MIXED_DUAL: ClusterParameters = { ...EMBEDDED_DUAL, datapath: 'mixed' };
+/** Packets of both families go through everything, and both kinds of node read what the other writes. */
+export const EVERY_USERSPACE: readonly ClusterParameters[] = [USERSPACE_DUAL, MIXED_DUAL];
+
 export interface ClusterPlan
-  extends Omit<LabOptions, 'store' | 'nodes' | 'signal' | 'families' | 'networkConfig'> {
+  extends Omit<LabOptions, 'store' | 'nodes' | 'signal' | 'families' | 'datapath' | 'networkConfig'> {
   /** As for a lab; a function is given the suite's families. */
   readonly networkConfig?: LabOptions['networkConfig'] | ((families: LabFamilies) => string);
   /** 2 unless told. */
@@ -74,6 +82,12 @@ const FAMILIES_TEXT: Readonly<Record<LabFamilies, string>> = {
   dual: 'dual stack',
 };
 
+const DATA_PATH_TEXT: Readonly<Record<LabDataPath, string>> = {
+  kernel: '',
+  userspace: ', in user space',
+  mixed: ', mixed data paths',
+};
+
 /** One suite for each set of parameters. */
 export function describeCluster(
   title: string,
@@ -82,8 +96,8 @@ export function describeCluster(
   body: (this: Suite, cluster: Cluster) => void,
 ): void {
   for (const parameters of every) {
-    const { store, families } = parameters;
-    describe(`${title} (${store} store, ${FAMILIES_TEXT[families]})`, function () {
+    const { store, families, datapath = 'kernel' } = parameters;
+    describe(`${title} (${store} store, ${FAMILIES_TEXT[families]}${DATA_PATH_TEXT[datapath]})`, function () {
       this.timeout(60_000);
       const { nodes = 2, pods = 1, idle = false, programs = [], networkConfig: planned, ...options } = plan;
       const networkConfig = typeof planned === 'function' ? planned(families) : planned;
@@ -100,8 +114,15 @@ export function describeCluster(
         settled: () => settle(cluster.lab),
       };
       before(async function () {
-        need(this, ...LAB_PROGRAMS, ...programs, ...(store === 'etcd' ? ['etcd', 'etcdctl'] : []));
-        lab = await Lab.create({ ...options, networkConfig, nodes, store, families });
+        const devices = datapath === 'kernel' ? [] : ['/dev/net/tun'];
+        need(
+          this,
+          ...LAB_PROGRAMS,
+          ...programs,
+          ...devices,
+          ...(store === 'etcd' ? ['etcd', 'etcdctl'] : []),
+        );
+        lab = await Lab.create({ ...options, networkConfig, nodes, store, families, datapath });
         if (idle) return;
         await lab.startDaemons();
         await cluster.settled();
