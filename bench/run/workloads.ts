@@ -6,9 +6,9 @@ import type { NearEnd, Server } from '../engine/end.ts';
 import { type Transfer, type TransferReport, transfer } from '../engine/iperf3.ts';
 import { RUN_MS, roundTrips, STAGGER_MS, sockperfServer } from '../engine/sockperf.ts';
 import { memoryMiB } from '../harness/process.ts';
-import { quantile } from '../harness/statistics.ts';
 import type { DataPath } from '../paths/data-path.ts';
 import type { Direction } from '../report/schema.ts';
+import { sortedQuantile } from '../statistics/summarize.ts';
 import { CPU_PARTS } from './catalogue.ts';
 import type { MeasureContext, Measurement, Reading, Workload } from './measurement.ts';
 
@@ -255,9 +255,9 @@ function latency(
           const samples = await trips(context);
           return {
             values: {
-              [`${id}.p50`]: quantile(samples, 0.5),
-              [`${id}.p99`]: quantile(samples, 0.99),
-              [`${id}.p999`]: quantile(samples, 0.999),
+              [`${id}.p50`]: sortedQuantile(samples, 0.5),
+              [`${id}.p99`]: sortedQuantile(samples, 0.99),
+              [`${id}.p999`]: sortedQuantile(samples, 0.999),
             },
             samples: { quantity: `${id}.p50`, values: samples },
           };

@@ -123,6 +123,13 @@ export const SHARES: readonly number[] = [
   0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1,
 ];
 
+/** The nearest rank, as of harness/statistics.ts, of many samples that are sorted already. @throws NoValuesError */
+export function sortedQuantile(sorted: Float64Array, share: number): number {
+  const found = sorted[Math.max(0, Math.ceil(share * sorted.length - 1e-9) - 1)];
+  if (found === undefined) throw new NoValuesError();
+  return found;
+}
+
 /** Of all samples of all rounds. @param sorted ascending @throws NoValuesError */
 export function distributionOf(sorted: Float64Array): NonNullable<Result['distribution']> {
   const { length } = sorted;
@@ -131,9 +138,6 @@ export function distributionOf(sorted: Float64Array): NonNullable<Result['distri
   const useful = SHARES.filter((share) => share === 1 || (1 - share) * length >= 1);
   return {
     samples: length,
-    quantiles: useful.map((share) => ({
-      share,
-      value: sorted[Math.max(0, Math.ceil(share * length - 1e-9) - 1)] ?? 0,
-    })),
+    quantiles: useful.map((share) => ({ share, value: sortedQuantile(sorted, share) })),
   };
 }
