@@ -5,10 +5,19 @@
 import { closeSync, fstatSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
+import { getSystemErrorName } from 'node:util';
 import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import { type ReceivedWithDescriptors, receiveWithDescriptors } from '../overlay/kernel/unix-descriptors.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
-import { decodeRequest, encodeAnswer, FrameError, type RequestFrame, requestLength } from './frames.ts';
+import {
+  decodeReport,
+  decodeRequest,
+  encodeAnswer,
+  encodeIpv6Wish,
+  FrameError,
+  type RequestFrame,
+  requestLength,
+} from './frames.ts';
 import type { PodHandles } from './verbs/context.ts';
 
 /** A shim sends its request at once; one that does not is stopped or is not a shim. */
@@ -19,12 +28,24 @@ const DELIVERY_LIMIT_MS = 5_000;
 const EAGER_ATTEMPTS = 50;
 const FIRST_BYTES_RETRY_MS = 1;
 
+/** The shim could not write a setting in the pod's namespace. */
+export class SettingRefusedError extends Error {
+  override readonly name = 'SettingRefusedError';
+  readonly code = 'VTEPD_CNI_SETTING';
+  readonly errno: string;
+  constructor(errno: number) {
+    const name = getSystemErrorName(-errno);
+    super(`the plugin could not write net.ipv6.conf in the pod's namespace: ${name}`);
+    this.errno = name;
+  }
+}
+
 export class Connection {
   readonly #socket: Socket;
   readonly #gone = new AbortController();
   readonly #closed: Promise<boolean>;
   #descriptors: readonly number[] = [];
-  #pod: PodDescriptors | undefined;
+  #pod: PodOfConnection | undefined;
 
   /** @param socket accepted with `pauseOnConnect`, so nothing of it has been read */
   constructor(socket: Socket) {
@@ -80,6 +101,38 @@ export class Connection {
     } finally {
       limit.abort();
     }
+  }
+
+  /**
+   * Has the shim, which is in the pod's namespace as the daemon never is, switch IPv6 on for the interface of
+   * the request and for the loopback. @throws SettingRefusedError; FrameError, the signal's reason
+   */
+  async switchIpv6On(signal: AbortSignal): Promise<void> {
+    const limit = AbortSignal.any([signal, this.#limit(signal)]);
+    limit.throwIfAborted();
+    const reported = new Promise<number>((resolve, reject) => {
+      let bytes = Buffer.alloc(0);
+      const settle = (act: () => void): void => {
+        this.#socket.off('data', take);
+        limit.removeEventListener('abort', abort);
+        act();
+      };
+      const abort = (): void => settle(() => reject(limit.reason));
+      const take = (chunk: Buffer): void => {
+        bytes = Buffer.concat([bytes, chunk]);
+        try {
+          const errno = decodeReport(bytes);
+          if (errno !== undefined) settle(() => resolve(errno));
+        } catch (error) {
+          settle(() => reject(error));
+        }
+      };
+      limit.addEventListener('abort', abort, { once: true });
+      this.#socket.on('data', take);
+    });
+    this.#socket.write(encodeIpv6Wish());
+    const errno = await reported;
+    if (errno !== 0) throw new SettingRefusedError(errno);
   }
 
   /** Lets go of the pod's namespace, which would live on while we hold it. */
@@ -157,18 +210,20 @@ export class Connection {
     if (netlinkFd === undefined || this.#descriptors.length !== 2 || !fstatSync(netlinkFd).isSocket()) {
       throw new FrameError('a request comes with a namespace and a netlink socket, or with neither');
     }
-    this.#pod = new PodDescriptors(namespaceFd, netlinkFd);
+    this.#pod = new PodOfConnection(namespaceFd, netlinkFd, (signal) => this.switchIpv6On(signal));
   }
 }
 
 /** A DEL seldom needs the socket: it is set up by the first who does. The connection closes the descriptors. */
-class PodDescriptors implements PodHandles {
+class PodOfConnection implements PodHandles {
   readonly namespaceFd: number;
+  readonly switchIpv6On: PodHandles['switchIpv6On'];
   readonly #netlinkFd: number;
   #netlink: NetlinkSocket | undefined;
 
-  constructor(namespaceFd: number, netlinkFd: number) {
+  constructor(namespaceFd: number, netlinkFd: number, switchIpv6On: PodHandles['switchIpv6On']) {
     this.namespaceFd = namespaceFd;
+    this.switchIpv6On = switchIpv6On;
     this.#netlinkFd = netlinkFd;
   }
 

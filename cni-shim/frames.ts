@@ -6,6 +6,11 @@
  *              CNI_ARGS 0 CNI_PATH 0 | the network configuration
  *     answer   "VTPA" | length of the rest | exit status (4 bytes) | what to print
  *
+ * Between the two, where the pod's namespace has IPv6 switched off:
+ *
+ *     wish     "VTP6" | 4 | 0            switch it on for CNI_IFNAME and the loopback
+ *     report   "VTPR" | 4 | errno        0: it is on
+ *
  * With the first bytes of a request come two descriptors: the pod's namespace and a netlink socket in it.
  */
 
@@ -15,6 +20,9 @@ export const MAX_REQUEST_BYTES = 128 * 1024 + 8 * 1024 * 1024;
 
 const REQUEST_MAGIC = 'VTPQ';
 const ANSWER_MAGIC = 'VTPA';
+const IPV6_WISH_MAGIC = 'VTP6';
+const REPORT_MAGIC = 'VTPR';
+const SHORT_FRAME_BYTES = 12;
 
 /** As the runtime gave it, unchecked; an absent variable is empty. */
 export interface RequestFrame {
@@ -76,4 +84,25 @@ export function encodeAnswer(exitStatus: number, text: string): Buffer {
   header.writeUInt32BE(4 + body.length, 4);
   header.writeUInt32BE(exitStatus, 8);
   return Buffer.concat([header, body]);
+}
+
+/** Asks the shim to switch IPv6 on for the interface that was made. */
+export const encodeIpv6Wish = (): Buffer => shortFrame(IPV6_WISH_MAGIC, 0);
+
+/** The shim's side, for tests. */
+export const encodeReport = (errno: number): Buffer => shortFrame(REPORT_MAGIC, errno);
+
+/** The errno, 0 for success; undefined until the whole report is there. @throws FrameError */
+export function decodeReport(bytes: Buffer): number | undefined {
+  if (bytes.length < SHORT_FRAME_BYTES) return undefined;
+  const isReport = bytes.toString('latin1', 0, 4) === REPORT_MAGIC && bytes.readUInt32BE(4) === 4;
+  if (!isReport || bytes.length > SHORT_FRAME_BYTES)
+    throw new FrameError('the plugin answered with no report');
+  return bytes.readUInt32BE(8);
+}
+
+function shortFrame(magic: string, value: number): Buffer {
+  const frame = Buffer.from(`${magic}\0\0\0\x04\0\0\0\0`, 'latin1');
+  frame.writeUInt32BE(value, 8);
+  return frame;
 }

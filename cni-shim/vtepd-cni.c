@@ -15,6 +15,13 @@
  *
  *     "VTPA" | length of the rest | exit status | what to print
  *
+ * and before it, for a pod in whose namespace IPv6 is off (Docker and containerd do that), perhaps
+ *
+ *     "VTP6" | 4 | 0        the pod's interface stands: switch IPv6 on for it and for the loopback
+ *
+ * which is answered with "VTPR" | 4 | the errno, 0 for success. The settings of a namespace can only be
+ * written by a process inside it, which the daemon never is.
+ *
  * With the daemon away, or not answering in time, ADD and CHECK fail with the CNI error 11 (try again
  * later), STATUS with 50; DEL writes the very same frame into `spool/` beside the socket, which the
  * daemon empties, and succeeds: a pod must be removable while the daemon is being upgraded.
@@ -299,6 +306,40 @@ static struct pod open_pod(const char *command)
 	return pod;
 }
 
+/* Returns an errno, 0 for success: also where it is on already. */
+static int switch_ipv6_on(const char *interface)
+{
+	char path[128];
+	int fd, error;
+
+	if (*interface == '\0' || strchr(interface, '/') != NULL || *interface == '.' ||
+	    snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/disable_ipv6", interface) >= (int)sizeof(path))
+		return EINVAL;
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	error = write(fd, "0", 1) == 1 ? 0 : errno;
+	close(fd);
+	return error;
+}
+
+/*
+ * As the daemon asks: only for the interface that it made, so that IPv6 stays off for the pod's others, and
+ * for the loopback, by which a pod reaches its own address. False: the daemon is away.
+ */
+static bool settle_ipv6(int daemon)
+{
+	char reply[12] = "VTPR";
+	uint32_t length = htonl(4), error;
+
+	error = htonl((uint32_t)switch_ipv6_on("lo"));
+	if (error == 0)
+		error = htonl((uint32_t)switch_ipv6_on(environment("CNI_IFNAME")));
+	memcpy(reply + 4, &length, 4);
+	memcpy(reply + 8, &error, 4);
+	return send(daemon, reply, sizeof(reply), MSG_NOSIGNAL) == (ssize_t)sizeof(reply);
+}
+
 /* Sends the frame, the descriptors with its first bytes. False: the daemon is away or hangs. */
 static bool send_request(int daemon, const struct pod *pod)
 {
@@ -360,6 +401,21 @@ static bool receive(int daemon, char *bytes, size_t length, int64_t deadline_ms)
 	return true;
 }
 
+/*
+ * Reads the begin of the daemon's answer, doing before what it asks for, which is once at most. False: there
+ * is no answer.
+ */
+static bool receive_answer(int daemon, const struct pod *pod, int64_t deadline_ms)
+{
+	if (!receive(daemon, answer, 12, deadline_ms))
+		return false;
+	if (memcmp(answer, "VTP6", 4) == 0) {
+		if (pod->namespace_fd < 0 || !settle_ipv6(daemon) || !receive(daemon, answer, 12, deadline_ms))
+			return false;
+	}
+	return memcmp(answer, "VTPA", 4) == 0;
+}
+
 /* Asks the daemon; prints what it answers and ends the program. Returns when there is no whole answer. */
 static void ask_daemon(const struct sockaddr_un *address, const struct pod *pod, int64_t deadline_ms)
 {
@@ -373,7 +429,7 @@ static void ask_daemon(const struct sockaddr_un *address, const struct pod *pod,
 	/* Bounds connect (a full backlog) and sendmsg (a daemon that does not read). */
 	setsockopt(daemon, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (connect(daemon, (const struct sockaddr *)address, sizeof(*address)) == 0 && send_request(daemon, pod) &&
-	    receive(daemon, answer, 12, deadline_ms) && memcmp(answer, "VTPA", 4) == 0) {
+	    receive_answer(daemon, pod, deadline_ms)) {
 		memcpy(&length, answer + 4, 4);
 		memcpy(&status, answer + 8, 4);
 		length = ntohl(length);

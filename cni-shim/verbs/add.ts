@@ -4,14 +4,15 @@
  * In this order, each step undone in reverse when a later one fails:
  * 1. addresses chosen, record and address files written (and on their way to the disk meanwhile);
  * 2. the veth created, its far end in the pod with its final name and MAC, its near end a port of the bridge;
- * 3. the far end addressed, raised and routed;
+ * 3. IPv6 switched on for it where it is off in the pod, the far end addressed, raised and routed;
  * 4. the overlay told, so that the pod filter knows the pod before its first packet;
  * 5. the answer delivered: only now does the runtime know of it, and only now is it `attached`.
  */
 import type { PodNetworkFacts } from '../../overlay/desired/pods.ts';
 import { findLink } from '../../overlay/kernel/link.ts';
 import { NetlinkError } from '../../overlay/kernel/netlink-socket.ts';
-import { type Address, addressFromValue, FAMILIES, subnetOf } from '../../store/address.ts';
+import { isIpv6Disabled } from '../../overlay/kernel/sysctl.ts';
+import { type Address, addressFromValue, FAMILIES, familyOf, subnetOf } from '../../store/address.ts';
 import { type Attachment, attachmentText, hostInterfaceName, macOfAddress } from '../attachment.ts';
 import { CNI_CODES, CniError } from '../cni-error.ts';
 import { configurePodLink, createPodLink } from '../pod-interface.ts';
@@ -55,6 +56,7 @@ export async function add(
     onDisk.catch(() => {});
     createPodLink(netlink, attachment, facts.bridgeIndex, pod.namespaceFd);
     context.checkpoint('add:created');
+    await letIpv6In(context, attachment, pod, signal);
     attachment = { ...attachment, routes: configurePodLink(pod.netlink, attachment) };
     context.checkpoint('add:configured');
     registry.stands(attachment);
@@ -177,6 +179,33 @@ async function reserve(
       sticky,
       netns,
     };
+  });
+}
+
+/**
+ * Docker and containerd make namespaces with IPv6 off, which refuse IPv6 addresses (EACCES). The pod is to have
+ * one, so it is switched on, for the pod's interface alone.
+ */
+async function letIpv6In(
+  { log }: VerbContext,
+  attachment: Attachment,
+  pod: PodHandles,
+  signal: AbortSignal,
+): Promise<void> {
+  const wanted = attachment.addresses.some(({ address }) => familyOf(address) === 'ipv6');
+  if (!wanted || !isIpv6Disabled(pod.netlink, attachment.ifname)) return;
+  try {
+    await pod.switchIpv6On(signal);
+  } catch (error) {
+    if (signal.aborted || !(error instanceof Error)) throw error;
+    throw new CniError(
+      CNI_CODES.kernelRefused,
+      `IPv6 is off in the pod (net.ipv6.conf.${attachment.ifname}.disable_ipv6=1) and cannot be switched on: ${error.message}; make its namespace with IPv6 on, or run the plugin where /proc/sys can be written`,
+      { cause: error },
+    );
+  }
+  log.debug('IPv6 was off in the pod and is switched on for its interface', {
+    attachment: attachmentText(attachment),
   });
 }
 

@@ -32,6 +32,11 @@ export interface VerbContext {
 export interface PodHandles {
   readonly namespaceFd: number;
   readonly netlink: NetlinkSocket;
+  /**
+   * `sysctl -w net.ipv6.conf.IFNAME.disable_ipv6=0` in the pod, for the request's interface, which must stand,
+   * and for `lo`. @throws an Error that says what the kernel refused
+   */
+  readonly switchIpv6On: (signal: AbortSignal) => Promise<void>;
 }
 
 /** Lets the overlay follow what has changed; whether it can is its own business, and its health's. */

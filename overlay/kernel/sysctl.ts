@@ -4,8 +4,9 @@
  * settings are named by path, not with dots.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { attributes, type NetlinkMessage } from './netlink-message.ts';
-import { RTM_NEWNETCONF } from './rtnetlink.ts';
+import { attributes, type MessageWriter, type NetlinkMessage } from './netlink-message.ts';
+import type { NetlinkSocket } from './netlink-socket.ts';
+import { AF_UNSPEC, familyNumber, RTM_GETLINK, RTM_NEWNETCONF } from './rtnetlink.ts';
 
 const ROOT = '/proc/sys/net';
 
@@ -34,4 +35,32 @@ export function changedSettings({ type, body }: NetlinkMessage): number | undefi
   if (type !== RTM_NEWNETCONF || body.length < 4) return undefined;
   const index = attributes(body, 4)[NETCONFA_IFINDEX];
   return index !== undefined && index.length >= 4 ? index.readInt32LE(0) : undefined;
+}
+
+const LINK_HEADER_BYTES = 16;
+const IFLA_IFNAME = 3;
+const IFLA_AF_SPEC = 26;
+const IFLA_INET6_CONF = 2;
+/** A place in the kernel's array of a device's settings, four bytes each (linux/ipv6.h). */
+const DEVCONF_DISABLE_IPV6 = 26;
+
+/**
+ * `sysctl net.ipv6.conf.DEVICE.disable_ipv6` in the namespace of the socket, which need not be ours: a link tells
+ * it too. False where the kernel has no IPv6. Netlink cannot write it. @throws NetlinkError
+ */
+export function isIpv6Disabled(netlink: NetlinkSocket, device: string): boolean {
+  const write = (w: MessageWriter): void => {
+    w.u8(AF_UNSPEC).u8(0).u16(0).u32(0).u32(0).u32(0);
+    w.attributeText(IFLA_IFNAME, device);
+  };
+  const read = ({ body }: NetlinkMessage): { readonly disabled: boolean } => {
+    const none = Buffer.alloc(0);
+    const families = attributes(body, LINK_HEADER_BYTES)[IFLA_AF_SPEC] ?? none;
+    const ipv6 = attributes(families)[familyNumber('ipv6')] ?? none;
+    const settings = attributes(ipv6)[IFLA_INET6_CONF] ?? none;
+    const at = 4 * DEVCONF_DISABLE_IPV6;
+    return { disabled: settings.length >= at + 4 && settings.readInt32LE(at) !== 0 };
+  };
+  const doing = `look whether ${device} has IPv6`;
+  return netlink.get({ type: RTM_GETLINK, flags: 0, write }, read, doing)?.disabled === true;
 }

@@ -1,6 +1,7 @@
 /**
  * kill -9 of the daemon at every step of ADD and DEL, and at any moment. Afterwards a daemon is started on
- * what is left: no address is lost, none is given twice, and what the runtime does next succeeds.
+ * what is left: no address of either family is lost, none is given twice, and what the runtime does next
+ * succeeds.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -21,7 +22,7 @@ describe('a daemon that is killed', () => {
     need(this, 'root', 'ip', 'make', 'gcc');
   });
   beforeEach(() => {
-    node = new TestNode();
+    node = new TestNode('dual');
   });
   afterEach(async () => {
     await kill();
@@ -65,7 +66,7 @@ describe('a daemon that is killed', () => {
     const folder = join(node.stateDir, 'networks/test-net');
     mkdirSync(folder, { recursive: true });
     const reserved = readdirSync(folder)
-      .filter((name) => /^\d/.test(name))
+      .filter((name) => /^[\da-f.:]+$/.test(name))
       .map((name) => `${name} ${readFileSync(join(folder, name), 'utf8')}`);
     expect(held.sort(), 'addresses').to.deep.equal(reserved.sort());
     expect(files('scratch')).to.deep.equal([]);
@@ -125,12 +126,12 @@ describe('a daemon that is killed', () => {
       await start(step);
       const [pod, other] = [node.addPod(), node.addPod()];
       await node.add(pod);
-      const { address } = await node.add(other);
+      const { addresses } = await node.add(other);
       expect(await node.call('DEL', { pod })).to.include({ status: 0 });
       await dead();
       await node.start();
       expectOrder();
-      expect(node.registry?.rows().map((row) => row.ips)).to.deep.equal([[address]]);
+      expect(node.registry?.rows().map((row) => row.ips)).to.deep.equal([addresses]);
       await node.add(pod);
     });
   }
@@ -200,18 +201,17 @@ describe('a daemon that is killed', () => {
       const added = await Promise.all(calls);
       await node.start();
       expectOrder();
-      const addresses = new Set<string>();
       for (const [i, pod] of pods.entries()) {
         expect(added[i]?.code, added[i]?.stdout).to.be.oneOf([undefined, 11]);
         // The runtime knows of the pod, unless it has detached it; an ADD that failed it tries again.
-        if (added[i]?.code === 11 || i % 2 === 0) addresses.add((await node.add(pod)).address);
+        if (added[i]?.code === 11 || i % 2 === 0) await node.add(pod);
         else
           expect(await node.call('ADD', { pod })).to.satisfy(
             ({ code, status }: { code?: number; status: number }) => code === 101 || status === 0,
           );
       }
       const rows = node.registry?.rows() ?? [];
-      expect(new Set(rows.flatMap((row) => row.ips)).size).to.equal(6);
+      expect(new Set(rows.flatMap((row) => row.ips)).size).to.equal(2 * 6);
       expect(
         (await Promise.all(pods.map((pod) => node.call('DEL', { pod })))).every(({ status }) => status === 0),
       ).to.equal(true);

@@ -16,7 +16,7 @@ const openNetlink = (): NetlinkSocket => inNamespace(`/run/netns/${namespace}`, 
 const registry = await AttachmentRegistry.open({ stateDir, log: silentLog, openNetlink });
 await createCniServer({
   socketPath,
-  network: new FakeNetwork(Number(bridgeIndex)),
+  network: new FakeNetwork(Number(bridgeIndex), 'dual'),
   registry,
   log: silentLog,
   openNetlink,

@@ -3,7 +3,10 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { CniError } from '../../cni-shim/cni-error.ts';
 import {
+  decodeReport,
   decodeRequest,
+  encodeIpv6Wish,
+  encodeReport,
   encodeRequest,
   FrameError,
   MAX_REQUEST_BYTES,
@@ -52,6 +55,17 @@ describe('frames', () => {
     const long = Buffer.from('VTPQ\0\0\0\0');
     long.writeUInt32BE(MAX_REQUEST_BYTES + 1, 4);
     expect(() => requestLength(long)).to.throw(FrameError, 'are allowed');
+  });
+
+  it('report an errno, and are refused when they are no report', () => {
+    expect([0, 13, 30].map((errno) => decodeReport(encodeReport(errno)))).to.deep.equal([0, 13, 30]);
+    for (let length = 0; length < 12; length++) {
+      expect(decodeReport(encodeReport(30).subarray(0, length))).to.equal(undefined);
+    }
+    const tooLong = Buffer.concat([encodeReport(0), Buffer.alloc(1)]);
+    for (const bytes of [tooLong, encodeIpv6Wish(), Buffer.alloc(12)]) {
+      expect(() => decodeReport(bytes)).to.throw(FrameError, 'no report');
+    }
   });
 });
 

@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { encodeAnswer, encodeRequest, requestLength } from '../../cni-shim/frames.ts';
+import { encodeAnswer, encodeIpv6Wish, encodeRequest, requestLength } from '../../cni-shim/frames.ts';
 import { CNI_VERSIONS } from '../../cni-shim/versions.ts';
 import { need } from '../lab/capability.ts';
 import { buildShim, runPlugin, type ShimResult } from './test-node.ts';
@@ -172,6 +172,8 @@ for (const [kind, target] of [
         tooLong,
         tooShort,
         Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'),
+        // There is no pod to switch IPv6 on in: nothing of the node's own is written.
+        encodeIpv6Wish(),
       ];
       let next = 0;
       await listen((_, socket) => socket.end(answers[next++] ?? ''));

@@ -7,7 +7,7 @@ import { StickyAddresses } from '../../cni-shim/sticky-addresses.ts';
 import { recordingLog, silentLog } from '../../overlay/ops/log.ts';
 import { addressAt, parseAddress, parseSubnet } from '../../store/address.ts';
 import { need } from '../lab/capability.ts';
-import { TestNode } from './test-node.ts';
+import { EVERY_FAMILIES, FAMILIES_TEXT, TestNode } from './test-node.ts';
 
 describe('remembered addresses', () => {
   let path: string;
@@ -53,61 +53,65 @@ describe('remembered addresses', () => {
   });
 });
 
-describe('a pod that comes again', () => {
-  let node: TestNode;
+for (const families of EVERY_FAMILIES) {
+  describe(`a pod that comes again (${FAMILIES_TEXT[families]})`, () => {
+    let node: TestNode;
 
-  before(function () {
-    need(this, 'root', 'ip', 'make', 'gcc');
-  });
-  beforeEach(async () => {
-    node = new TestNode();
-    await node.start();
-  });
-  afterEach(() => node.remove());
+    before(function () {
+      need(this, 'root', 'ip', 'make', 'gcc');
+    });
+    beforeEach(async () => {
+      node = new TestNode(families);
+      await node.start();
+    });
+    afterEach(() => node.remove());
 
-  const kubernetes = (name: string) => ({
-    args: `IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=${name}`,
-  });
+    const kubernetes = (name: string) => ({
+      args: `IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=${name}`,
+    });
 
-  it('gets its address, after others have come and gone and the daemon was started anew', async () => {
-    await node.add(node.addPod());
-    const first = node.addPod();
-    const { address } = await node.add(first, kubernetes('db-0'));
-    await node.call('DEL', { pod: first });
-    for (let i = 0; i < 3; i++) {
-      const pod = node.addPod();
-      expect((await node.add(pod, kubernetes(`web-${i}`))).address).not.to.equal(address);
-      await node.call('DEL', { pod });
-    }
-    await node.stop();
-    await node.start();
-    expect((await node.add(node.addPod(), kubernetes('web-9'))).address).not.to.equal(address);
-    expect((await node.add(node.addPod(), kubernetes('db-0'))).address).to.equal(address);
-  });
+    it('gets its address, after others have come and gone and the daemon was started anew', async () => {
+      await node.add(node.addPod());
+      const first = node.addPod();
+      const { addresses } = await node.add(first, kubernetes('db-0'));
+      await node.call('DEL', { pod: first });
+      for (let i = 0; i < 3; i++) {
+        const pod = node.addPod();
+        const { addresses: others } = await node.add(pod, kubernetes(`web-${i}`));
+        for (const address of addresses) expect(others).not.to.include(address);
+        await node.call('DEL', { pod });
+      }
+      await node.stop();
+      await node.start();
+      const { addresses: others } = await node.add(node.addPod(), kubernetes('web-9'));
+      for (const address of addresses) expect(others).not.to.include(address);
+      expect((await node.add(node.addPod(), kubernetes('db-0'))).addresses).to.deep.equal(addresses);
+    });
 
-  it('gets another while its predecessor is there', async () => {
-    const [old, young] = [node.addPod(), node.addPod()];
-    const before = await node.add(old, kubernetes('db-0'));
-    const after = await node.add(young, kubernetes('db-0'));
-    expect(after.address).not.to.equal(before.address);
-    await node.call('DEL', { pod: young });
-    await node.call('DEL', { pod: old });
-    expect((await node.add(node.addPod(), kubernetes('db-0'))).address).to.equal(before.address);
-  });
+    it('gets another while its predecessor is there', async () => {
+      const [old, young] = [node.addPod(), node.addPod()];
+      const before = await node.add(old, kubernetes('db-0'));
+      const after = await node.add(young, kubernetes('db-0'));
+      for (const address of before.addresses) expect(after.addresses).not.to.include(address);
+      await node.call('DEL', { pod: young });
+      await node.call('DEL', { pod: old });
+      expect((await node.add(node.addPod(), kubernetes('db-0'))).addresses).to.deep.equal(before.addresses);
+    });
 
-  it('is known by the name that CNI_ARGS or the configuration gives, or not at all', async () => {
-    const attach = async (args: string, sticky?: string | false): Promise<string> => {
-      const pod = node.addPod();
-      const config = sticky === undefined ? {} : { vtepd: { sticky } };
-      const { address } = await node.add(pod, { args: `IgnoreUnknown=1;${args}`, config });
-      await node.call('DEL', { pod });
-      return address;
-    };
-    const named = await attach('VTEPD_STICKY=cache');
-    expect(await attach('', 'cache')).to.equal(named);
-    expect(await attach('VTEPD_STICKY=cache', 'other')).to.equal(named);
-    expect(await attach('K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cache')).not.to.equal(named);
-    const forgotten = await attach('K8S_POD_NAME=db-1', false);
-    expect(await attach('K8S_POD_NAME=db-1', false)).not.to.equal(forgotten);
+    it('is known by the name that CNI_ARGS or the configuration gives, or not at all', async () => {
+      const attach = async (args: string, sticky?: string | false): Promise<readonly string[]> => {
+        const pod = node.addPod();
+        const config = sticky === undefined ? {} : { vtepd: { sticky } };
+        const { addresses } = await node.add(pod, { args: `IgnoreUnknown=1;${args}`, config });
+        await node.call('DEL', { pod });
+        return addresses;
+      };
+      const named = await attach('VTEPD_STICKY=cache');
+      expect(await attach('', 'cache')).to.deep.equal(named);
+      expect(await attach('VTEPD_STICKY=cache', 'other')).to.deep.equal(named);
+      expect(await attach('K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cache')).not.to.deep.equal(named);
+      const forgotten = await attach('K8S_POD_NAME=db-1', false);
+      expect(await attach('K8S_POD_NAME=db-1', false)).not.to.deep.equal(forgotten);
+    });
   });
-});
+}

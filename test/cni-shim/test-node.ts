@@ -18,13 +18,43 @@ import { addAddress } from '../../overlay/kernel/address.ts';
 import { addBridge, findLink, listLinks, setLink } from '../../overlay/kernel/link.ts';
 import { inNamespace } from '../../overlay/kernel/namespace.ts';
 import { NetlinkSocket } from '../../overlay/kernel/netlink-socket.ts';
+import { familiesOf, type LabFamilies } from '../../overlay/lab/lab-network.ts';
 import { type RecordingLog, recordingLog } from '../../overlay/ops/log.ts';
 import { packageRoot } from '../../overlay/ops/package.ts';
-import { parseAddress, parseMac, parseSubnet } from '../../store/address.ts';
+import { type Family, type PerFamily, parseAddress, parseMac, parseSubnet } from '../../store/address.ts';
 
 export const BRIDGE = 'vtep0';
-export const GATEWAY = parseAddress('10.244.7.1');
-const GATEWAY_IPV6 = parseAddress('fd00:7::1');
+
+/** What the node's lease and its first pods are in each family. */
+export const IN_FAMILY = {
+  ipv4: {
+    subnet: parseSubnet('10.244.7.0/24'),
+    gateway: parseAddress('10.244.7.1'),
+    cluster: parseSubnet('10.244.0.0/16'),
+    everything: '0.0.0.0/0',
+    first: '10.244.7.2',
+    asked: '10.244.7.77',
+    version: '4',
+    lastReserved: 'last_reserved_ip.0',
+  },
+  ipv6: {
+    subnet: parseSubnet('fd00:7::/64'),
+    gateway: parseAddress('fd00:7::1'),
+    cluster: parseSubnet('fd00::/16'),
+    everything: '::/0',
+    first: 'fd00:7::2',
+    asked: 'fd00:7::77',
+    version: '6',
+    lastReserved: 'last_reserved_ip.1',
+  },
+} as const;
+
+export const EVERY_FAMILIES: readonly LabFamilies[] = ['ipv4', 'ipv6', 'dual'];
+export const FAMILIES_TEXT = { ipv4: 'IPv4', ipv6: 'IPv6', dual: 'dual stack' } as const;
+
+/** `ip -4`, `ip -6` */
+export const ipFlag = (family: Family): string => (family === 'ipv4' ? '-4' : '-6');
+
 const MTU_BYTES = 1450;
 
 let counter = 0;
@@ -47,9 +77,10 @@ export function runPlugin(
   path: string,
   env: Readonly<Record<string, string>>,
   stdin: string | Buffer,
+  args: readonly string[] = [],
 ): Promise<ShimResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(path, { env, stdio: 'pipe' });
+    const child = spawn(path, args, { env, stdio: 'pipe' });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
@@ -72,15 +103,16 @@ export class FakeNetwork implements PodNetwork {
   settled: readonly PodPort[] = [];
   registry: AttachmentRegistry | undefined;
 
-  constructor(bridgeIndex: number) {
+  constructor(bridgeIndex: number, families: LabFamilies) {
     this.current = {
       bridge: BRIDGE,
       bridgeIndex,
-      subnets: { ipv4: parseSubnet('10.244.7.0/24') },
-      gateways: { ipv4: GATEWAY },
-      clusterNetworks: { ipv4: parseSubnet('10.244.0.0/16') },
+      subnets: {},
+      gateways: {},
+      clusterNetworks: {},
       mtuBytes: MTU_BYTES,
     };
+    this.useFamilies(families);
   }
 
   readiness(): Readiness {
@@ -96,12 +128,14 @@ export class FakeNetwork implements PodNetwork {
     this.settled = this.registry?.ports() ?? [];
   }
 
-  useBothFamilies(): void {
+  useFamilies(families: LabFamilies): void {
+    const each = <T>(of: (family: Family) => T): PerFamily<T> =>
+      Object.fromEntries(familiesOf(families).map((family) => [family, of(family)]));
     this.current = {
       ...this.current,
-      subnets: { ...this.current.subnets, ipv6: parseSubnet('fd00:7::/64') },
-      gateways: { ...this.current.gateways, ipv6: GATEWAY_IPV6 },
-      clusterNetworks: { ...this.current.clusterNetworks, ipv6: parseSubnet('fd00::/16') },
+      subnets: each((family) => IN_FAMILY[family].subnet),
+      gateways: each((family) => IN_FAMILY[family].gateway),
+      clusterNetworks: each((family) => IN_FAMILY[family].cluster),
     };
   }
 }
@@ -114,6 +148,8 @@ export interface CallOptions {
   readonly args?: string | undefined;
   readonly config?: Readonly<Record<string, unknown>> | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** A command that ends by becoming the plugin, whose path follows. */
+  readonly launcher?: readonly string[] | undefined;
 }
 
 export interface CallResult extends ShimResult {
@@ -137,9 +173,10 @@ export class TestNode {
   registry: AttachmentRegistry | undefined;
   server: CniServer | undefined;
 
-  constructor() {
+  /** @param families those of the node's lease */
+  constructor(families: LabFamilies = 'ipv4') {
     execFileSync('ip', ['netns', 'add', this.namespace]);
-    this.network = new FakeNetwork(this.#makeBridge());
+    this.network = new FakeNetwork(this.#makeBridge(), families);
   }
 
   openNetlink = (): NetlinkSocket => inNamespace(`/run/netns/${this.namespace}`, () => NetlinkSocket.open());
@@ -205,17 +242,23 @@ export class TestNode {
       ...(options.args === undefined ? {} : { CNI_ARGS: options.args }),
       ...options.env,
     };
-    const result = await runPlugin(this.plugin, env, JSON.stringify(this.configuration(options.config)));
+    const [program = this.plugin, ...before] = options.launcher ?? [];
+    const args = options.launcher === undefined ? [] : [...before, this.plugin];
+    const result = await runPlugin(program, env, JSON.stringify(this.configuration(options.config)), args);
     const json: unknown = result.stdout.trim() === '' ? undefined : JSON.parse(result.stdout);
     return { ...result, json, code: result.status === 0 ? undefined : errorCode(json) };
   }
 
-  /** ADD that must succeed. @returns the result, and the IPv4 address in it */
-  async add(pod: string, options: CallOptions = {}): Promise<{ result: CniResult; address: string }> {
+  /** ADD that must succeed. @returns the result, and its addresses without their lengths, the first by itself */
+  async add(
+    pod: string,
+    options: CallOptions = {},
+  ): Promise<{ result: CniResult; address: string; addresses: string[] }> {
     const { status, stdout } = await this.call('ADD', { pod, ...options });
     if (status !== 0) throw new Error(`ADD of ${pod}: ${stdout}`);
     const result = JSON.parse(stdout) as CniResult;
-    return { result, address: result.ips[0]?.address.split('/')[0] ?? '' };
+    const addresses = result.ips.map(({ address }) => address.split('/')[0] ?? '');
+    return { result, addresses, address: addresses[0] ?? '' };
   }
 
   /** Names of the pods' interfaces on the node. */
@@ -234,8 +277,10 @@ export class TestNode {
     );
     const index = findLink(netlink, BRIDGE)?.index ?? 0;
     netlink.request(setLink(index, { up: true }), 'raise the bridge');
-    netlink.request(addAddress({ linkIndex: index, address: GATEWAY, prefixLength: 24 }), 'address');
-    netlink.request(addAddress({ linkIndex: index, address: GATEWAY_IPV6, prefixLength: 64 }), 'address');
+    for (const { gateway, subnet } of Object.values(IN_FAMILY)) {
+      const { prefixLength } = subnet;
+      netlink.request(addAddress({ linkIndex: index, address: gateway, prefixLength }), 'address');
+    }
     mkdirSync(this.directory, { recursive: true });
     return index;
   }
