@@ -133,6 +133,13 @@ export const RECEIVE_DROPS = {
 } as const;
 export type ReceiveDrop = keyof typeof RECEIVE_DROPS;
 
+/**
+ * Ends the holder that a file names, and removes the file: whoever takes the kernel's vxlan instead needs the port,
+ * and a clean-up leaves nothing. tunnel.ts has it as `endHolder`; a process that is no holder is never touched.
+ * @returns whether there was one
+ */
+export type EndHolder = (holderFile: string) => Promise<boolean>;
+
 /** How long a holder keeps queues and sockets after their daemon has gone. */
 export const HOLD_SECONDS = 30;
 
