@@ -1,5 +1,5 @@
 /**
- * Two nodes, two pods on each, on every store and in every family:
+ * Two nodes, two pods on each, on every store, in every family, and with every data path:
  *
  *   pods 1.1, 1.2 -- vtep0 [node 1] vtep.1 ==== underlay ==== vtep.1 [node 2] vtep0 -- pods 2.1, 2.2
  */
@@ -23,12 +23,12 @@ import {
   parseSubnet,
   subnetContains,
 } from '../../../store/address.ts';
-import { describeCluster, EVERY_KIND, pingPod } from '../../lab/cluster.ts';
+import { describeCluster, EVERY_KIND, EVERY_USERSPACE, pingPod } from '../../lab/cluster.ts';
 import { inFamily, OVERHEAD, VXLAN_DEVICE } from '../../lab/in-family.ts';
 
 const PLAN = { nodes: 2, pods: 2, programs: ['tcpdump'] };
 
-describeCluster('pods of two nodes', EVERY_KIND, PLAN, (cluster) => {
+describeCluster('pods of two nodes', [...EVERY_KIND, ...EVERY_USERSPACE], PLAN, (cluster) => {
   const { families } = cluster;
   /** One for all: what the larger encapsulation leaves. */
   const mtuBytes = 1500 - Math.max(...families.map((family) => OVERHEAD[family]));
@@ -121,7 +121,7 @@ describeCluster('pods of two nodes', EVERY_KIND, PLAN, (cluster) => {
     const [device] = families.map((family) => VXLAN_DEVICE[family]);
     expect(first.overlay).to.include({ device, vni: 1, port: 8472, mtuBytes });
     expect(first.overlay?.deviceIPv6).to.equal(families.includes('ipv6') ? VXLAN_DEVICE.ipv6 : undefined);
-    expect(first.overlay).to.include({ datapath: 'kernel', bridge: 'vtep0' });
+    expect(first.overlay).to.include({ datapath: cluster.node(1).datapath, bridge: 'vtep0' });
     expect(first.addresses?.used).to.equal(2);
     for (const family of FAMILIES) {
       expect(first.addresses?.[family]?.used).to.equal(families.includes(family) ? 2 : undefined);
@@ -139,6 +139,22 @@ describeCluster('pods of two nodes', EVERY_KIND, PLAN, (cluster) => {
       cluster.node(1).pods.flatMap(({ addresses }) => addresses),
     );
     expect(first.reconcile).to.include.keys('passes', 'repairs', 'lastRepair');
+  });
+
+  it('metrics count the addresses of each family, and of no other', async () => {
+    const { stdout } = await cluster
+      .node(1)
+      .exec(['busybox', 'wget', '-q', '-O', '-', 'http://127.0.0.1:9472/metrics']);
+    for (const family of FAMILIES) {
+      const value = (name: string) =>
+        new RegExp(`^vtepd_addresses_${name}{family="${family}"} ([\\d.e+]+)$`, 'm').exec(stdout)?.[1];
+      const carried = families.includes(family);
+      expect(value('used'), family).to.equal(carried ? '2' : undefined);
+      // Of a /24: all but the network, the broadcast, the gateway and the two pods. Of a /64 a part is enough.
+      if (!carried) expect(value('free')).to.equal(undefined);
+      else if (family === 'ipv4') expect(value('free')).to.equal('251');
+      else expect(Number(value('free'))).to.be.greaterThan(1e6);
+    }
   });
 
   it('leases lists both nodes', async () => {

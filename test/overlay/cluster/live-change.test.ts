@@ -93,25 +93,6 @@ describeCluster('a backend that changes', [ETCD], { nodes: 2, pods: 2 }, (cluste
     await detach(cluster.node(1), pod);
   });
 
-  it('its type: to plain routes and back to the tunnel', async () => {
-    await configure(cluster, { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } });
-    await untilAll(
-      cluster,
-      'plain routes',
-      ({ overlay, peers }) =>
-        overlay?.datapath === 'direct' && peers.length === 1 && peers[0]?.programmed === true,
-    );
-    await untilReachable(cluster.pod(1), cluster.pod(2));
-    for (const node of cluster.lab.nodes) expect(await links(node)).not.to.contain('vtep.1');
-    await configure(cluster, { Network: '10.244.0.0/16' });
-    await untilAll(
-      cluster,
-      'the tunnel',
-      (status) => status.overlay?.vni === 1 && settledIn('10.244.0.0/16')(status),
-    );
-    await untilReachable(cluster.pod(1), cluster.pod(2));
-  });
-
   it('one that cannot be used: the one in use stays, which is said once, and status tells why', async () => {
     const node = cluster.node(1);
     const before = await node.daemon?.log();
