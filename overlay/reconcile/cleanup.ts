@@ -73,6 +73,8 @@ async function removeLinks(
 
 function isOurs(link: Link, { overlay }: CleanUpOptions['settings']): boolean {
   if (link.kind === 'veth') return link.name.startsWith(POD_INTERFACE_PREFIX);
+  // A TAP by its alias alone: many programs make such devices.
+  if (link.isTap) return link.alias === LINK_ALIAS;
   if (link.kind !== 'vxlan' && link.kind !== 'bridge') return false;
   return link.alias === LINK_ALIAS || link.name === overlay.device;
 }

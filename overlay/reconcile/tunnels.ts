@@ -9,7 +9,7 @@
  * minute, so that the next daemon goes on where this one stopped. Everywhere else the device goes with it.
  */
 import { join } from 'node:path';
-import type { Tunnel, TunnelOptions } from '../../encap/tunnel-types.ts';
+import type { EndHolder, Tunnel, TunnelOptions } from '../../encap/tunnel-types.ts';
 import type { Address, Family, Mac } from '../../store/address.ts';
 import type { DataPath, DataPathWish } from '../desired/data-path.ts';
 import type { WantedVxlan } from '../desired/overlay.ts';
@@ -18,7 +18,7 @@ import type { Log } from '../ops/log.ts';
 export interface TunnelsOptions {
   readonly open: (options: TunnelOptions) => Promise<Tunnel>;
   /** Ends the process that holds an earlier tunnel's queues and sockets. @returns whether there was one */
-  readonly endHolder: (holderFile: string) => Promise<boolean>;
+  readonly endHolder: EndHolder;
   /** Where it is written who holds a device's queues while no daemon runs. */
   readonly runDir: string;
   /** SO_MARK of the sockets, by which the firewall lets their packets out. */
