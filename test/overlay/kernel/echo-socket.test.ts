@@ -9,13 +9,24 @@ import { echoRequest, readEchoReply } from '../../../overlay/probe/echo-packet.t
 import { parseAddress } from '../../../store/address.ts';
 import { need } from '../../lab/capability.ts';
 
+const WHOLE_ONLY = `
+table inet whole {
+  chain incoming {
+    type filter hook prerouting priority -500;
+    icmp type echo-request ip frag-off & 0x4000 == 0 drop
+    ip frag-off & 0x3fff != 0 drop
+    exthdr frag exists drop
+  }
+}
+`;
+
 describe('EchoSocket', function () {
   this.timeout(20_000);
   const run = `vtech${randomBytes(3).toString('hex')}`;
   const ip = (end: string, ...args: string[]) => execFileSync('ip', ['-n', `${run}${end}`, ...args]);
 
   before(function () {
-    need(this, 'root', 'ip', 'raw-socket');
+    need(this, 'root', 'ip', 'nft', 'raw-socket');
     for (const end of ['a', 'b']) execFileSync('ip', ['netns', 'add', `${run}${end}`]);
     ip('a', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', `${run}b`);
     for (const [end, last] of [
@@ -26,6 +37,8 @@ describe('EchoSocket', function () {
       ip(end, 'addr', 'add', `2001:db8::${last}/64`, 'dev', 'eth0', 'nodad');
       ip(end, 'link', 'set', 'eth0', 'up');
     }
+    // The far end hears no request that somebody on the way might cut up, and none that was.
+    execFileSync('ip', ['netns', 'exec', `${run}b`, 'nft', '-f', '-'], { input: WHOLE_ONLY });
   });
 
   after(() => {
