@@ -52,6 +52,7 @@ export interface NodeOptions {
 const RELEASE_TIMEOUT_MS = 5000;
 /** How often it is looked whether somebody's leases still lie in a former network. */
 const FORMER_CHECK_MS = 2000;
+/** `udp` has become a vxlan before it gets here: see carriedNetwork(). */
 const BACKENDS: readonly string[] = ['vxlan', 'host-gw'];
 
 export class OverlayNode {
@@ -104,6 +105,7 @@ export class OverlayNode {
     this.#underlayWatch = new UnderlayWatch({
       wishes: settings.underlay,
       read: options.readUnderlay,
+      remembered: () => memory.lease?.attributes.publicAddress ?? {},
       log,
       onChange: (now, before) => this.#underlayChanged(now, before),
     });
@@ -407,6 +409,7 @@ export class OverlayNode {
       deviceName: (family, vni) => deviceName(settings.overlay, family, vni),
       bridgeName: settings.overlay.bridge,
       bridgeMac: memory.identity.bridgeMac,
+      datapath: settings.overlay.datapath,
     };
     const wanted = wantOverlay(network, lease, underlay, identity, former);
     const context = {
@@ -485,7 +488,7 @@ const movedFrom = (before: Underlay, now: Underlay): boolean =>
 /** What of a well-formed configuration this version does not do. */
 function unsupported({ backend: { type } }: NetworkConfig): string | undefined {
   if (BACKENDS.includes(type)) return undefined;
-  return `Backend.Type "${type}" is not one that vtepd has: use ${BACKENDS.map((name) => `"${name}"`).join(' or ')}`;
+  return `Backend.Type "${type}" is not one that vtepd has: use "vxlan", "host-gw" or "udp"`;
 }
 
 /** Pods' addresses lie in the same networks, whatever else differs. */

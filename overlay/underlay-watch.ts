@@ -4,7 +4,7 @@
  *
  * With one in use, an underlay that goes away is waited for: nothing better is known.
  */
-import type { Family, Subnet } from '../store/address.ts';
+import type { Address, Family, PerFamily, Subnet } from '../store/address.ts';
 import {
   chooseUnderlay,
   NoUnderlayError,
@@ -28,6 +28,8 @@ export interface UnderlayWatchOptions {
   readonly wishes: UnderlayWishes;
   readonly read: (wishes: UnderlayWishes) => UnderlayFacts;
   readonly log: Log;
+  /** What peers were told before this start: kept while it can be. */
+  readonly remembered: () => PerFamily<Address>;
   readonly onChange: (now: Underlay, before: Underlay | undefined) => void;
 }
 
@@ -79,12 +81,13 @@ export class UnderlayWatch {
 
   look(): void {
     if (this.#needs === undefined) return;
-    const { read, log, onChange } = this.#options;
+    const { read, log, onChange, remembered } = this.#options;
     const { families, overlayNetworks, reach } = this.#needs;
     let found: Underlay;
     try {
       const facts = read(this.#wishes);
-      found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks);
+      const kept = { ...remembered(), ...this.#underlay?.localAddress };
+      found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks, kept);
       if (reach) found = this.#keepReach(found) ?? withReach(found, facts.routes);
     } catch (error) {
       if (!(error instanceof NoUnderlayError)) throw error;

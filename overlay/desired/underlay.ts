@@ -29,11 +29,13 @@ export interface UnderlayAddress {
   /** As in `ip address`: 0 global, 253 link, 254 host. */
   readonly scope: number;
   readonly tentative: boolean;
+  /** It is there for now, not for long: one that stays is better. */
+  readonly transient?: boolean | undefined;
 }
 
 export interface UnderlayFacts {
   readonly links: readonly UnderlayLink[];
-  /** In the kernel's order: an interface's primary address comes first. */
+  /** In the kernel's order: of IPv4 an interface's primary address comes first, of IPv6 the newest. */
   readonly addresses: readonly UnderlayAddress[];
   /** The interface that packets to `--iface-can-reach` leave by, where one was asked for. */
   readonly reaching?: { readonly linkIndex: number; readonly source?: Address | undefined } | undefined;
@@ -79,6 +81,8 @@ interface Choice {
 /**
  * @param families those the overlay needs a public address of
  * @param overlayNetworks addresses inside them are pods' and never the underlay's
+ * @param kept addresses in use, which stay while the interface has them: another one that was added is no reason
+ *   to move all peers
  * @throws NoUnderlayError saying what was looked for and what there is
  */
 export function chooseUnderlay(
@@ -86,12 +90,14 @@ export function chooseUnderlay(
   facts: UnderlayFacts,
   families: readonly Family[],
   overlayNetworks: readonly Subnet[],
+  kept: PerFamily<Address> = {},
 ): Underlay {
   const choice = chooseLink(wishes, facts, families);
   const localAddress: { [F in Family]?: Address } = {};
   const publicAddress: { [F in Family]?: Address } = {};
   for (const family of families) {
-    const local = localAddressOf(choice, wishes.publicAddress[family], family, facts, overlayNetworks);
+    const named = [wishes.publicAddress[family], choice.address];
+    const local = localAddressOf(choice, named, kept[family], family, facts, overlayNetworks);
     if (local !== undefined) localAddress[family] = local;
     const reachable = wishes.publicAddress[family] ?? local;
     if (reachable !== undefined) publicAddress[family] = reachable;
@@ -174,7 +180,8 @@ function linkByPattern(pattern: RegExp, facts: UnderlayFacts): Omit<Choice, 'why
 
 function localAddressOf(
   choice: Choice,
-  asked: Address | undefined,
+  named: readonly (Address | undefined)[],
+  kept: Address | undefined,
   family: Family,
   facts: UnderlayFacts,
   overlayNetworks: readonly Subnet[],
@@ -189,10 +196,11 @@ function localAddressOf(
       !isLoopback(address.address) &&
       !overlayNetworks.some((network) => subnetContains(network, address.address)),
   );
-  const preferred = [asked, choice.address].flatMap((address) =>
-    candidates.filter((candidate) => candidate.address === address),
-  );
-  return (preferred[0] ?? candidates[0])?.address;
+  const lasting = candidates.filter(({ transient }) => transient !== true);
+  const usual = lasting.length > 0 ? lasting : candidates;
+  const has = (among: readonly UnderlayAddress[], wanted: Address | undefined): Address | undefined =>
+    among.find(({ address }) => address === wanted)?.address;
+  return has(candidates, named[0]) ?? has(candidates, named[1]) ?? has(usual, kept) ?? usual[0]?.address;
 }
 
 const linkAt = (facts: UnderlayFacts, index: number | undefined): UnderlayLink | undefined =>

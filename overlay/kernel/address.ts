@@ -27,6 +27,9 @@ const IFA_FLAGS = 8;
 /** No duplicate address detection: the address is ours by lease, and waiting for it costs a second. */
 const IFA_F_NODAD = 0x02;
 const IFA_F_DADFAILED = 0x08;
+/** In IPv6; the same bit is `secondary` in IPv4. */
+const IFA_F_TEMPORARY = 0x01;
+const IFA_F_DEPRECATED = 0x20;
 const IFA_F_TENTATIVE = 0x40;
 
 const RT_SCOPE_UNIVERSE = 0;
@@ -40,6 +43,8 @@ export interface LinkAddress {
   readonly scope: number;
   /** Not usable yet, or not at all: duplicate address detection is under way or failed. */
   readonly tentative: boolean;
+  /** IPv6: made for privacy (RFC 8981), or deprecated: it is there for now. */
+  readonly transient: boolean;
 }
 
 export interface NewLinkAddress {
@@ -74,6 +79,7 @@ export function readLinkAddress(message: NetlinkMessage): LinkAddress | undefine
     prefixLength: body[1] ?? 0,
     scope: body[3] ?? 0,
     tentative: (flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) !== 0,
+    transient: family === 'ipv6' && (flags & (IFA_F_TEMPORARY | IFA_F_DEPRECATED)) !== 0,
   };
 }
 

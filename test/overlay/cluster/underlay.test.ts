@@ -6,7 +6,7 @@ import { ipBatch } from '../../../overlay/lab/namespace.ts';
 import { addressLines, gatewayAddresses, NODE_INTERFACE, nodePrefix } from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
 import type { Family } from '../../../store/address.ts';
-import { type Cluster, describeCluster, EVERY_KIND, pingPod } from '../../lab/cluster.ts';
+import { type Cluster, describeCluster, EVERY_KIND, pingPod, USERSPACE_DUAL } from '../../lab/cluster.ts';
 import { inFamily, OVERHEAD, VXLAN_DEVICE } from '../../lab/in-family.ts';
 import { kernelState, untilState } from '../../lab/kernel-state.ts';
 
@@ -15,7 +15,7 @@ const DEADLINE_MS = 30_000;
 /** Node numbers that no node has. */
 const MOVED = 100;
 
-describeCluster('the underlay', EVERY_KIND, { nodes: 2 }, (cluster) => {
+describeCluster('the underlay', [...EVERY_KIND, USERSPACE_DUAL], { nodes: 2 }, (cluster) => {
   const { families } = cluster;
 
   it('the interface goes down and up: everything is as it was', async () => {
@@ -53,11 +53,62 @@ describeCluster('the underlay', EVERY_KIND, { nodes: 2 }, (cluster) => {
       const after = inFamily((await first.status()).lease, family);
       expect(after).to.deep.equal({ ...inFamily(lease, family), publicIP: moved });
       await untilReachable(cluster);
-      const { stdout } = await first.exec(['ip', '-d', 'link', 'show', VXLAN_DEVICE[family]]);
-      expect(stdout).to.contain(`local ${moved}`);
+      if (cluster.parameters.datapath === undefined) {
+        const { stdout } = await first.exec(['ip', '-d', 'link', 'show', VXLAN_DEVICE[family]]);
+        expect(stdout).to.contain(`local ${moved}`);
+      }
       await ipBatch(first.namespace, move(family, MOVED, 1));
       await untilReachable(cluster);
     }
+  });
+
+  it('another address is added to its interface: the lease stays where it is, over a restart too', async () => {
+    const [first, second] = [cluster.node(1), cluster.node(2)];
+    const told = async () => {
+      const { lease } = await first.status();
+      return families.map((family) => inFamily(lease, family).publicIP);
+    };
+    const before = await told();
+    // Of one subnet, an IPv4 address would go with the one before it.
+    await first.exec(['sysctl', '-qw', `net.ipv4.conf.${NODE_INTERFACE}.promote_secondaries=1`]);
+    await ipBatch(
+      first.namespace,
+      families.map((family) => `addr add ${nodePrefix(MOVED, family)} dev ${NODE_INTERFACE}${NODAD[family]}`),
+    );
+    await first.daemon?.terminate();
+    await first.startDaemon();
+    await cluster.settled();
+    expect(await told()).to.deep.equal(before);
+    // Once the old one goes, the other is there.
+    for (const family of families) {
+      await ipBatch(first.namespace, [
+        `addr del ${nodePrefix(1, family)} dev ${NODE_INTERFACE}`,
+        `route replace default via ${gatewayAddresses[family]}`,
+      ]);
+      const moved = nodePrefix(MOVED, family).replace(/\/.*/, '');
+      const follows = async () => inFamily((await second.status()).peers[0], family).publicIP === moved;
+      await until(follows, { what: 'the peer to follow', deadlineMs: DEADLINE_MS });
+    }
+    // And the one that it had is not moved back to while that one stands.
+    await ipBatch(
+      first.namespace,
+      families.map((family) => `addr add ${nodePrefix(1, family)} dev ${NODE_INTERFACE}${NODAD[family]}`),
+    );
+    await untilReachable(cluster);
+    for (const family of families) {
+      await ipBatch(first.namespace, [`addr del ${nodePrefix(MOVED, family)} dev ${NODE_INTERFACE}`]);
+      await run('ip', [
+        '-n',
+        first.namespace,
+        'route',
+        'replace',
+        'default',
+        'via',
+        gatewayAddresses[family],
+      ]);
+    }
+    await untilReachable(cluster);
+    expect(await told()).to.deep.equal(before);
   });
 
   it('its MTU changes: device, bridge and subnet.env follow', async () => {
@@ -105,10 +156,13 @@ describeCluster('the underlay', EVERY_KIND, { nodes: 2 }, (cluster) => {
   });
 });
 
+/** Nobody else has these addresses. */
+const NODAD: Readonly<Record<Family, string>> = { ipv4: '', ipv6: ' nodad' };
+
 /** The address of one node number goes, that of another comes. */
 const move = (family: Family, from: number, to: number): string[] => [
   `addr del ${nodePrefix(from, family)} dev ${NODE_INTERFACE}`,
-  `addr add ${nodePrefix(to, family)} dev ${NODE_INTERFACE}${family === 'ipv6' ? ' nodad' : ''}`,
+  `addr add ${nodePrefix(to, family)} dev ${NODE_INTERFACE}${NODAD[family]}`,
   `route replace default via ${gatewayAddresses[family]}`,
 ];
 

@@ -7,7 +7,7 @@ import {
   type UnderlayFacts,
   type UnderlayWishes,
 } from '../../../overlay/desired/underlay.ts';
-import { familyOf, parseAddress, parseSubnet } from '../../../store/address.ts';
+import { type Address, familyOf, type PerFamily, parseAddress, parseSubnet } from '../../../store/address.ts';
 
 const link = (index: number, name: string) => ({ index, name, mtuBytes: 1500, up: true });
 
@@ -78,6 +78,33 @@ describe('chooseUnderlay', () => {
     ]);
     const own = choose({ publicAddress: { ipv4: parseAddress('198.51.100.10') } });
     expect([own.link.name, own.localAddress.ipv4]).to.deep.equal(['eth1', '198.51.100.10']);
+  });
+
+  it('keeps the address in use while the interface has it, wherever the kernel lists another', () => {
+    const [old, young] = ['2001:db8::10', '2001:db8::77'].map(parseAddress);
+    const both = { ...facts, addresses: [address(3, '2001:db8::77'), address(3, '2001:db8::10')] };
+    const chosen = (asked: Partial<UnderlayWishes>, kept: PerFamily<Address>, known: UnderlayFacts = both) =>
+      chooseUnderlay({ ...wishes, names: ['eth1'], ...asked }, known, ['ipv6'], [], kept).localAddress.ipv6;
+    expect(chosen({}, {})).to.equal(young);
+    expect(chosen({}, { ipv6: old })).to.equal(old);
+    // Gone, or another one is asked for by name.
+    expect(chosen({}, { ipv6: old }, { ...facts, addresses: [address(3, '2001:db8::77')] })).to.equal(young);
+    expect(chosen({ names: ['2001:db8::77'] }, { ipv6: old })).to.equal(young);
+    expect(chosen({ publicAddress: { ipv6: young } }, { ipv6: old })).to.equal(young);
+    // What peers were told behind a NAT is no address of the interface.
+    expect(chosen({}, { ipv6: parseAddress('2001:db8:1::1') })).to.equal(young);
+  });
+
+  it('passes over temporary and deprecated addresses while there is another', () => {
+    const passing = address(3, '2001:db8::77', { transient: true });
+    const chosen = (addresses: UnderlayAddress[], kept: PerFamily<Address> = {}) =>
+      chooseUnderlay({ ...wishes, names: ['eth1'] }, { ...facts, addresses }, ['ipv6'], [], kept)
+        .localAddress;
+    expect(chosen([passing, address(3, '2001:db8::10')])).to.deep.equal({ ipv6: '2001:db8::10' });
+    expect(chosen([passing, address(3, '2001:db8::10')], { ipv6: passing.address })).to.deep.equal({
+      ipv6: '2001:db8::10',
+    });
+    expect(chosen([passing])).to.deep.equal({ ipv6: '2001:db8::77' });
   });
 
   it('passes over link-local, tentative and overlay addresses', () => {
