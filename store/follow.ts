@@ -156,7 +156,8 @@ class Follower {
     this.#mustList = false;
     this.#batchSinceList = false;
     // Spread, so that the nodes of a cluster do not all list in the same second.
-    const { random, resyncIntervalMs = RESYNC_INTERVAL_MS } = this.#options;
+    const usualMs = this.#store.relistIntervalMs ?? RESYNC_INTERVAL_MS;
+    const { random, resyncIntervalMs = usualMs } = this.#options;
     this.#listDueAtMs = nowMs + resyncIntervalMs * (0.9 + 0.2 * random());
     this.#setHealthy();
   }

@@ -73,6 +73,8 @@ export interface WatchBatch {
 
 export interface LeaseStore {
   readonly kind: StoreKind;
+  /** How often it is worth listing although the watch says nothing is amiss; absent: as often as usual. */
+  readonly relistIntervalMs?: number | undefined;
 
   /** The cluster's network configuration; undefined while there is none. @throws NetworkConfigError */
   networkConfig(signal: AbortSignal): Promise<NetworkConfig | undefined>;
@@ -95,6 +97,12 @@ export interface LeaseStore {
 
   /** Gives the lease back if it is still ours (a reservation stays); else does nothing. */
   release(held: HeldLease, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Pods of this node work from now on: tells those who wait for it, in a store that has such (on Kubernetes the
+   * Node's condition, which keeps pods away until then). It stays told, whatever becomes of the entry.
+   */
+  announceReady?(signal: AbortSignal): Promise<void>;
 
   snapshot(signal: AbortSignal): Promise<LeaseSnapshot>;
 

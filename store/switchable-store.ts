@@ -41,6 +41,10 @@ export class SwitchableStore implements LeaseStore {
     return this.#era.store.kind;
   }
 
+  get relistIntervalMs(): number | undefined {
+    return this.#era.store.relistIntervalMs;
+  }
+
   /** From now on `next` answers. Resolves when the old store is closed. */
   switchTo(next: LeaseStore): Promise<void> {
     const before = this.#era;
@@ -65,6 +69,10 @@ export class SwitchableStore implements LeaseStore {
 
   release(held: HeldLease, signal: AbortSignal): Promise<void> {
     return this.#call((store) => store.release(held, signal));
+  }
+
+  announceReady(signal: AbortSignal): Promise<void> {
+    return this.#call(async (store) => store.announceReady?.(signal));
   }
 
   snapshot(signal: AbortSignal): Promise<LeaseSnapshot> {
