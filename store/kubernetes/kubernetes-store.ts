@@ -105,6 +105,7 @@ class KubernetesStore implements LeaseStore {
   #known: { readonly table: LeaseTable; readonly at: Revision | undefined };
   /** What the view was told last. */
   #toldNetwork: string | undefined;
+  #hasTold = false;
   #families: readonly Family[] = FAMILIES;
   #ownSubnets: PerFamily<Subnet> | undefined;
   /** What our Node was last written for, and what came of that: see #ownLeaseAsItShallBe. */
@@ -217,6 +218,7 @@ class KubernetesStore implements LeaseStore {
     this.#known = { table, at: revision };
     const network = asCut(record, this.#ownSubnets);
     this.#toldNetwork = textOf(network);
+    this.#hasTold = true;
     return { revision, leases, malformed: [...malformed.values()], network };
   }
 
@@ -264,6 +266,8 @@ class KubernetesStore implements LeaseStore {
     news: Notice,
   ): AsyncGenerator<WatchBatch, void> {
     const isComplete = this.#known.at === after;
+    // Whoever did not list here is told what changes from now on.
+    if (!this.#hasTold) await this.#networkNews();
     const table = isComplete ? this.#known.table : new LeaseTable(this.#options.nodeName);
     const families = this.#families;
     let revision = after;
@@ -345,9 +349,10 @@ class KubernetesStore implements LeaseStore {
     this.#families = familiesOf(written) ?? this.#families;
     const record = asCut(written, this.#ownSubnets);
     const text = textOf(record);
-    if (text === this.#toldNetwork) return undefined;
+    const isNews = !this.#hasTold || text !== this.#toldNetwork;
+    this.#hasTold = true;
     this.#toldNetwork = text;
-    return record ?? null;
+    return isNews ? (record ?? null) : undefined;
   }
 
   /** @throws StoreUnavailableError when there is no such Node */
@@ -420,7 +425,7 @@ class KubernetesStore implements LeaseStore {
   }
 
   /** Our Node has other podCIDRs now: it was made anew. Who has the old ones is told where somebody has. */
-  async #lost({ lease: { key, subnets } }: HeldLease, signal: AbortSignal): Promise<LeaseLostError> {
+  async #lost({ lease: { key, subnets }, ttlMs }: HeldLease, signal: AbortSignal): Promise<LeaseLostError> {
     const { nodes } = await this.#api.list(signal);
     const holder = nodes
       .map((node) => leaseOf(node, this.#families))
@@ -432,7 +437,9 @@ class KubernetesStore implements LeaseStore {
         }),
       );
     const message = `Node ${this.#options.nodeName} was made anew and has another podCIDR than ${key}`;
-    return new LeaseLostError(message, 'taken', holder?.attributes);
+    // Not ours to use, whoever has it; but of a reservation its operator has said so.
+    const how = holder === undefined && ttlMs === 0 ? 'expired' : 'taken';
+    return new LeaseLostError(message, how, holder?.attributes);
   }
 
   #isBusy(): StoreUnavailableError {
