@@ -46,13 +46,17 @@ export function draw(option: EChartsCoreOption, { widthPx, heightPx }: Size): st
 }
 
 /**
- * Takes off what only an interactive chart needs: classes that several drawings of a page would share, and
- * marks for scripts. Text in the drawing has its quotes and brackets escaped, so no text looks like these.
+ * Takes off what only an interactive chart needs: classes and identifiers (of clips, which nothing here reaches)
+ * that several drawings of a page would share, and marks for scripts. Text in the drawing has its quotes and brackets escaped, so no text looks like these.
  */
 function bare(svg: string): string {
   return svg
+    .replace(/<defs\b[^>]*>[\s\S]*?<\/defs>/g, '')
     .replace(/<style\b[^>]*>[\s\S]*?<\/style>/g, '')
-    .replace(/ (?:class|ecmeta_[a-z_]+|pointer-events|xmlns(?::xlink)?|version|baseProfile)="[^"]*"/g, '')
+    .replace(
+      / (?:class|clip-path|ecmeta_[a-z_]+|pointer-events|xmlns(?::xlink)?|version|baseProfile)="[^"]*"/g,
+      '',
+    )
     .replace(/ xml:space="preserve"/g, '')
     .replace(/(<svg) width="[^"]*" height="[^"]*"/, '$1')
     .replace(/<rect [^>]*fill="none"><\/rect>\n?/, '')

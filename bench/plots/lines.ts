@@ -122,6 +122,7 @@ function curve({ slot, points, bare }: Line): object {
   return {
     type: 'line',
     silent: true,
+    clip: false,
     data: points.map(({ x, y }) => [x, y]),
     symbol: bare === true ? 'none' : symbol,
     symbolSize: symbol === 'circle' || symbol === 'rect' ? 7 : 9,
@@ -141,6 +142,7 @@ function details({ slot, points }: Line): object {
   return {
     type: 'custom',
     silent: true,
+    clip: false,
     data: points.map(({ x, y }) => [x, y]),
     renderItem: ({ dataIndex }: { readonly dataIndex: number }, api: Coordinates) => {
       const point = points[dataIndex];

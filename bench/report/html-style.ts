@@ -101,7 +101,7 @@ figcaption p{margin:.1rem 0 .5rem}
 .chip.inner,.layers .inner{background:var(--inner)}
 .packet{margin-top:1rem}
 .layers{list-style:none;display:flex;gap:2px;margin:0;padding:0;font-size:.8rem}
-.layers li{flex:var(--shares) 1 0;min-width:0;padding:.55rem .15rem;text-align:center;line-height:1.25;overflow-wrap:normal}
+.layers li{flex:var(--shares) 1 0;min-width:0;padding:.55rem .15rem;text-align:center;line-height:1.25;overflow-wrap:normal;overflow:hidden;text-overflow:ellipsis}
 .layers li:first-child{border-radius:6px 0 0 6px}
 .layers li:last-child{border-radius:0 6px 6px 0}
 .layers .name,.layers .bytes{display:block}
@@ -114,12 +114,16 @@ th,td{text-align:left;vertical-align:baseline;padding:.42rem .7rem .42rem 0;bord
 th:last-child,td:last-child{padding-right:0}
 th{font-weight:600}
 thead th{color:var(--muted);font-weight:500}
-td.n,th.n{text-align:right;white-space:nowrap}
+td.n,th.n{text-align:right}
+td.n{white-space:nowrap}
 .rounds span,.rounds mark{display:inline-block;margin-right:.5em;white-space:nowrap}
 mark{background:none;color:inherit;border:1.5px solid currentColor;border-radius:4px;padding:0 .25em}
 .facts th{width:11rem;font-weight:500;color:var(--muted)}
 .board{margin-top:1rem}
+.board,.facts,.paths{overflow-wrap:anywhere}
+.board th,.board td{min-width:3.6rem}
 .board th[scope=row]{min-width:8.6rem}
+.paths th[scope=row],.paths td:nth-child(2){min-width:7rem}
 .board .value{display:block;font-weight:600}
 .change{font-size:.8rem}
 .numbers .change,.numbers .level{white-space:nowrap}
@@ -132,6 +136,11 @@ code{font:.82rem/1.5 ui-monospace,"Cascadia Mono",Menlo,"DejaVu Sans Mono",monos
 pre{overflow-x:auto;background:var(--raised);border-radius:8px;padding:.8rem 1rem;margin:.6rem 0}
 .hex{display:block;white-space:normal;min-width:18rem;max-width:26rem}
 footer{margin-top:3rem;padding-top:1rem;padding-bottom:3rem;color:var(--muted);font-size:.875rem}
+@media screen and (max-width:760px){
+.layers{flex-direction:column}
+.layers li{display:flex;justify-content:space-between;padding:.3rem .8rem;min-height:calc(var(--shares)*1.6px + 12px);align-items:center;overflow-wrap:anywhere}
+.layers li:first-child{border-radius:6px 6px 0 0}.layers li:last-child{border-radius:0 0 6px 6px}
+}
 @media (min-width:780px){.figures.pairs{grid-template-columns:1fr 1fr}}
 @media (max-width:640px){
 main,header,footer{padding:0 16px}
@@ -139,14 +148,11 @@ header{padding-top:24px}
 h1{font-size:1.6rem}
 .wide{display:none}.narrow{display:block}
 .figures .compact .plot{max-width:none}
-.layers{flex-direction:column}
-.layers li{display:flex;justify-content:space-between;padding:.3rem .8rem;min-height:calc(var(--shares)*1.6px + 12px);align-items:center}
-.layers li:first-child{border-radius:6px 6px 0 0}.layers li:last-child{border-radius:0 0 6px 6px}
 .board thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .board,.board tbody,.board tr,.board th,.board td,.board caption{display:block}
 .board tr{background:var(--raised);border-radius:8px;padding:.7rem .9rem;margin:.6rem 0}
-.board th,.board td{border:0;padding:.1rem 0}
-.board td{display:grid;grid-template-columns:1fr 3.4rem 5.2rem;gap:0 .5rem;align-items:baseline}
+.board th,.board td,.board th[scope=row]{border:0;padding:.1rem 0;min-width:0}
+.board td{display:grid;grid-template-columns:minmax(0,1fr) 3.4rem 5.2rem;gap:0 .5rem;align-items:baseline}
 .board td::before{content:attr(data-label);color:var(--muted);font-size:.8rem;line-height:1.3}
 .board .value,.board .change{text-align:right}
 .board .none{display:none}

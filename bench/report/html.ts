@@ -182,7 +182,7 @@ function about({ report }: ReportView): Section[] {
       title: 'How it was measured',
       body: html`${report.method.map((sentence) => html`<p>${sentence}</p>`)}
 <p>An interval holds the median with the probability that stands beside it, whatever the distribution: it is made of the rounds’ order alone. Where the interval of a difference holds “the same”, no difference can be seen here.</p>
-<table><caption>What was compared.</caption><thead><tr><th scope="col">path</th><th scope="col">what it is</th><th scope="col" class="n">MTU</th></tr></thead><tbody>${contestants.map(
+<table class="paths"><caption>What was compared.</caption><thead><tr><th scope="col">path</th><th scope="col">what it is</th><th scope="col" class="n">MTU</th></tr></thead><tbody>${contestants.map(
         (each) =>
           html`<tr><th scope="row">${each.title}</th><td>${each.about}${each.skipped === undefined ? undefined : html` <b>Not measured: ${each.skipped}.</b>`}${offloads(each.offloads)}</td><td class="n">${each.mtuBytes ?? '-'}</td></tr>`,
       )}</tbody></table>`,
