@@ -16,6 +16,7 @@ const GIVE_UP_MS = 20_000;
 
 export const connectionsServer = (address: string, port: number): ServerProgram => ({
   name: 'connections',
+  port,
   argv: [process.execPath, PROGRAM, 'serve', address, `${port}`],
   ready: /^ready$/m,
 });

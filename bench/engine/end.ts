@@ -12,6 +12,7 @@ export interface Server {
 
 export interface ServerProgram {
   readonly name: 'iperf3' | 'sockperf' | 'connections';
+  readonly port: number;
   readonly argv: readonly string[];
   /** It has printed this once it can be used. */
   readonly ready: RegExp;

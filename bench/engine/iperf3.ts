@@ -38,6 +38,7 @@ export interface TransferReport {
 
 export const iperf3Server = (port: number): ServerProgram => ({
   name: 'iperf3',
+  port,
   argv: ['iperf3', '-s', '-1', '--forceflush', '-p', `${port}`],
   ready: /Server listening/,
 });

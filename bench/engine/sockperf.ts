@@ -31,6 +31,7 @@ export interface RoundTrips {
 
 export const sockperfServer = (address: string, port: number): ServerProgram => ({
   name: 'sockperf',
+  port,
   argv: ['sockperf', 'server', '-i', address, '-p', `${port}`],
   ready: /to block on socket/,
 });

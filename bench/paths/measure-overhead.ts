@@ -13,10 +13,10 @@ const REQUESTS = 3;
 const HEX_BYTES = 128;
 const SEEN_DEADLINE_MS = 5000;
 
-/** Undefined for a path without an MTU of its own. @throws the signal's reason */
+/** Undefined for a path whose packets cannot be seen on an underlay. @throws the signal's reason */
 export async function measureOverhead(path: DataPath, signal: AbortSignal): Promise<Overhead | undefined> {
   const { mtuBytes, id } = path.contestant;
-  if (mtuBytes === undefined) return undefined;
+  if (mtuBytes === undefined || path.tap === undefined) return undefined;
   const layers = layersOf(path.encapsulation, 'ipv4', mtuBytes);
   const computedBytes = overheadBytes(path.encapsulation, 'ipv4');
   const frame = await capturedFrame(path, signal);

@@ -53,7 +53,7 @@ const LABS: readonly { readonly paths: readonly OwnPath[]; readonly options: Par
     paths: ['direct'],
     options: { networkConfig: labNetworkConfig('ipv4', { Backend: { Type: 'vxlan', DirectRouting: true } }) },
   },
-  { paths: ['userspace'], options: { daemonArguments: ['--datapath', 'userspace'] } },
+  { paths: ['userspace'], options: { datapath: 'userspace' } },
 ];
 
 /** Opens those of these paths; one that cannot be had is skipped, with the reason. @throws the signal's reason */

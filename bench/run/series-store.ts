@@ -24,16 +24,25 @@ export class SeriesStore {
     if (samples !== undefined) kept.samples.push(samples);
   }
 
-  /** In the order of the quantities; a series that no round gave a value has none. */
-  results(quantities: readonly Quantity[]): Result[] {
-    const order = new Map(quantities.map(({ id }, place) => [id, place]));
+  /** In the order of the quantities and contestants; a series that no round gave a value has none. */
+  results(quantities: readonly Quantity[], contestants: readonly string[]): Result[] {
+    const order = quantities.map(({ id }) => id);
     const placed = [...this.kept.values()].filter(({ rounds }) => rounds.some((value) => value !== null));
-    const placeOf = ({ series }: Kept): number => order.get(series.quantity) ?? order.size;
-    placed.sort((a, b) => placeOf(a) - placeOf(b));
+    placed.sort(
+      ({ series: a }, { series: b }) =>
+        order.indexOf(a.quantity) - order.indexOf(b.quantity) ||
+        (a.direction ?? '').localeCompare(b.direction ?? '') ||
+        (a.at ?? 0) - (b.at ?? 0) ||
+        contestants.indexOf(a.contestant) - contestants.indexOf(b.contestant),
+    );
     return placed.map(({ series, rounds, samples }) => {
       const distribution = samples.length > 0 ? distributionOf(pooled(samples)) : undefined;
       return summarize(series, rounds, distribution);
     });
+  }
+
+  get isEmpty(): boolean {
+    return this.kept.size === 0;
   }
 }
 

@@ -10,7 +10,9 @@ const WARM_UP_SHARE = 0.4;
 /** Two transfers. */
 const WARM_UPS = 2;
 
-type Timed = Pick<Workload, 'measurements' | 'staggerMs' | 'overheadSeconds' | 'fixedSeconds'>;
+export interface Timed extends Pick<Workload, 'staggerMs' | 'overheadSeconds' | 'fixedSeconds'> {
+  readonly measurements: { readonly length: number };
+}
 
 /** Seconds that a workload takes whatever it is told. */
 function fixedSeconds(

@@ -11,6 +11,7 @@ import type { Direction } from '../report/schema.ts';
 import { sortedQuantile } from '../statistics/summarize.ts';
 import { CPU_PARTS } from './catalogue.ts';
 import type { MeasureContext, Measurement, Reading, Workload } from './measurement.ts';
+import type { WorkloadId } from './names.ts';
 
 /** A port for each kind, so that none meets what another left waiting. */
 const PORTS = {
@@ -21,18 +22,6 @@ const PORTS = {
   latency: 11_111,
   loaded: 11_112,
 } as const;
-
-export const WORKLOADS = [
-  'tcp-1',
-  'tcp-8',
-  'udp',
-  'latency',
-  'loaded',
-  'connections',
-  'size',
-  'mtu',
-] as const;
-export type WorkloadId = (typeof WORKLOADS)[number];
 
 /** UDP at these rates: what a video call, a backup and a full link send. */
 const UDP_RATES = [100e6, 500e6, 1e9];

@@ -15,6 +15,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
   ['run', () => import('./run.ts')],
   ['demo', () => import('./demo.ts')],
   ['status', () => import('./status.ts')],
+  ['bench', () => import('./bench.ts')],
   ['leases', () => import('./leases.ts')],
   ['cni', () => import('./cni.ts')],
   ['cleanup', () => import('./cleanup.ts')],
