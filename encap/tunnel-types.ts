@@ -125,6 +125,7 @@ export const RECEIVE_DROPS = {
   flags: 'not the flags of RFC 7348, or reserved bits that are not zero',
   vni: 'another VNI',
   giant: 'larger than the device takes',
+  nested: 'it came out of the tunnel itself: a packet of a pod that pretends to be a peer',
   loop: "its inner sender is this device's own MAC address",
   device_down: 'the device is down',
   device_full: 'the device took no more',
@@ -160,6 +161,8 @@ export type TunnelErrorCode =
   | 'VTEPD_TUNNEL_DEVICE'
   /** The socket cannot be had: the port is taken, the mark not allowed. */
   | 'VTEPD_TUNNEL_SOCKET'
+  /** A peer's address is of another family than ours. */
+  | 'VTEPD_TUNNEL_PEER'
   /** The device was taken away while we ran. */
   | 'VTEPD_TUNNEL_DEVICE_GONE'
   /** Its threads die as soon as they are started. */

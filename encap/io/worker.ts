@@ -1,0 +1,94 @@
+/**
+ * A worker's thread: forwards batches while there are any, then waits. Its event loop never turns: what it is told
+ * comes in shared memory and, when that says so, from the port, which it reads itself.
+ *
+ * It waits in poll(2), for packets or for the main thread's word. Before that it looks again for a short while, giving
+ * the processor to whoever wants it: an answer often comes within microseconds, and being woken takes longer.
+ */
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { POLLIN, poll, read, yieldProcessor } from './calls.ts';
+import { COUNTER_NUMBERS, Counters } from './counters.ts';
+import { MappedMemory } from './memory-map.ts';
+import { Receiver } from './receiver.ts';
+import { Sender } from './sender.ts';
+import { FAIL, MESSAGES, STOP, type WorkerChange, type WorkerReport, type WorkerStart } from './shared.ts';
+
+/** Looks for packets before blocking. See the opening comment of tunnel.ts for what was measured. */
+const LOOKS = Number(process.env.VTEPD_SPIN ?? 20);
+
+/**
+ * Nobody waits for this time: the main thread wakes workers when it wants something. But a process that ends without
+ * saying so joins its threads first, and gets them only once they are back in JavaScript.
+ */
+const POLL_MS = 500;
+
+const start = workerData as WorkerStart;
+const steering = new Int32Array(start.steering);
+const counters = new Counters(
+  new Float64Array(start.counters, start.index * COUNTER_NUMBERS * 8, COUNTER_NUMBERS),
+);
+const path = start.direction === 'send' ? new Sender(start, counters) : new Receiver(start, counters);
+
+const map = new MappedMemory(64);
+/** Two struct pollfd, and the eventfd's number. */
+const [SOURCE, WAKE, NUMBER] = [0, 8, 16];
+
+function report(message: WorkerReport): void {
+  parentPort?.postMessage(message);
+}
+
+function watch(sockets: { readonly receiver: number }): void {
+  const { view } = map.memory;
+  view.setInt32(SOURCE, start.direction === 'send' ? start.queue : sockets.receiver, true);
+  view.setInt32(SOURCE + 4, POLLIN, true);
+  view.setInt32(WAKE, start.wake, true);
+  view.setInt32(WAKE + 4, POLLIN, true);
+}
+
+let seenMessages = -1;
+
+/** Takes up what the main thread sent. */
+function listen(): void {
+  seenMessages = Atomics.load(steering, MESSAGES);
+  if (parentPort === null) return;
+  for (;;) {
+    const received = receiveMessageOnPort(parentPort) as { message: WorkerChange } | undefined;
+    if (received === undefined) return;
+    const { table, sockets, number } = received.message;
+    path.use(table, sockets);
+    if (sockets !== undefined) watch(sockets);
+    report({ kind: 'took', number });
+  }
+}
+
+function wait(): void {
+  const ready = poll(map.address, 2, POLL_MS);
+  // An eventfd is emptied by reading its number.
+  if (ready > 0 && map.memory.view.getInt16(WAKE + 6, true) !== 0) read(start.wake, map.address + NUMBER, 8);
+}
+
+function run(): void {
+  watch(start.sockets);
+  let looks = 0;
+  while (Atomics.load(steering, STOP) === 0) {
+    if (Atomics.load(steering, MESSAGES) !== seenMessages) listen();
+    if (Atomics.load(steering, FAIL + start.index) === 1) {
+      Atomics.store(steering, FAIL + start.index, 0);
+      throw new Error('told to fail');
+    }
+    const handled = path.step();
+    if (handled > 0) looks = 0;
+    else if (handled < 0) {
+      report({ kind: 'gone' });
+      return;
+    } else if (looks < LOOKS) {
+      looks++;
+      yieldProcessor();
+    } else {
+      wait();
+      looks = 0;
+    }
+  }
+}
+
+run();
