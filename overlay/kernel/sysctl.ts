@@ -3,7 +3,7 @@
  * opens the file, which outside `inNamespace` is the daemon's own. A device's name may hold dots, so
  * settings are named by path, not with dots.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { attributes, type MessageWriter, type NetlinkMessage } from './netlink-message.ts';
 import type { NetlinkSocket } from './netlink-socket.ts';
 import { AF_UNSPEC, familyNumber, RTM_GETLINK, RTM_NEWNETCONF } from './rtnetlink.ts';
@@ -20,9 +20,33 @@ export function readSysctl(path: string): string | undefined {
   }
 }
 
-/** `sysctl -w net.PATH=VALUE` */
+/**
+ * The same settings at a place where a container may write them: runtimes mount /proc/sys read-only in all that
+ * are not privileged, and manifests/vtepd.yaml mounts the node's here. Which network namespace they belong to
+ * is the writing thread's matter, not the mount's.
+ */
+const CONTAINER_ROOT = '/host/proc/sys/net';
+
+/** /proc/sys is read-only, and there is no other way to it. */
+export class SysctlReadOnlyError extends Error {
+  override readonly name = 'SysctlReadOnlyError';
+  readonly code = 'VTEPD_SYSCTL_READ_ONLY';
+}
+
+/** `sysctl -w net.PATH=VALUE` @throws SysctlReadOnlyError, NodeJS.ErrnoException */
 export function writeSysctl(path: string, value: string): void {
-  writeFileSync(`${ROOT}/${path}`, value);
+  try {
+    writeFileSync(`${ROOT}/${path}`, value);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EROFS') throw cause;
+    if (!existsSync(CONTAINER_ROOT)) {
+      throw new SysctlReadOnlyError(
+        `${ROOT}/${path} cannot be set to ${value}, because /proc/sys is read-only here: in a container, mount the node's ${ROOT} at ${CONTAINER_ROOT}, as manifests/vtepd.yaml does; under systemd, give it ReadWritePaths=${ROOT}`,
+        { cause },
+      );
+    }
+    writeFileSync(`${CONTAINER_ROOT}/${path}`, value);
+  }
 }
 
 const NETCONFA_IFINDEX = 1;
