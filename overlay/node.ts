@@ -263,6 +263,7 @@ export class OverlayNode {
       else if (programmed && change.type === 'put') reconciler.leaseChanged(change.lease, arrivedAt);
       else if (programmed) reconciler.leaseGone(key, arrivedAt);
     }
+    if (delta.changes.some(({ type }) => type === 'delete')) this.#keeper.subnetFreed();
     if (!programmed) this.#program();
     if (own !== undefined && view.withheld.has(own)) this.#keeper.checkNow();
   }

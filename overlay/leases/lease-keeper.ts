@@ -9,11 +9,12 @@
  *       '----------------------------------------+-----'-- lost: expired or taken
  *
  * The store is told once for each step and tries once; waiting and trying again is done here, and an abort
- * ends every wait. A lease that is another's now is never renewed or deleted: the store sees to that.
+ * ends every wait. Where no subnet was free, a lease that goes ends the wait too. A lease that is another's now
+ * is never renewed or deleted: the store sees to that.
  */
 import { sameSubnet } from '../../store/address.ts';
 import { Backoff, type Sleep } from '../../store/backoff.ts';
-import { LeaseLostError } from '../../store/errors.ts';
+import { LeaseLostError, NoFreeSubnetError } from '../../store/errors.ts';
 import { type LeaseAttributes, type NetworkConfig, sameAttributes } from '../../store/lease.ts';
 import type { HeldLease, LeaseStore, RememberedLease } from '../../store/lease-store.ts';
 import { fitsNetwork, type Random } from '../../store/subnet-choice.ts';
@@ -94,6 +95,11 @@ export class LeaseKeeper {
   /** The stored lease is not what it should be, or the store is back: look at once. */
   checkNow(): void {
     this.#wake.abort();
+  }
+
+  /** Another node's lease has gone from the store: whoever waits for a free subnet looks at once. */
+  subnetFreed(): void {
+    if (this.#failure instanceof NoFreeSubnetError) this.checkNow();
   }
 
   /** Runs until the signal aborts. What goes wrong is reported and tried again; nothing is thrown. */

@@ -132,6 +132,29 @@ describe('LeaseKeeper', () => {
     await run.stop();
   });
 
+  it('looks at once when a lease goes, if it waits for a free subnet, and not if it waits for the store', async () => {
+    const full: Claim = () => {
+      throw new NoFreeSubnetError('full');
+    };
+    const away: Claim = () => {
+      throw new StoreUnavailableError('away');
+    };
+    const run = keeperOver([away, full, granted], [kept]);
+    await run.asleep(1);
+    run.keeper.subnetFreed();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(run.requests).to.have.length(1);
+    run.sleeps[0]?.resolve();
+    await run.asleep(2);
+    run.keeper.subnetFreed();
+    await run.asleep(3);
+    expect(run.held).to.deep.equal(['10.244.7.0-24 at 192.0.2.1']);
+    run.keeper.subnetFreed();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(run.requests, 'holding one, it claims no other').to.have.length(3);
+    await run.stop();
+  });
+
   it('claims again what it held when the lease expired or was taken', async () => {
     const lost: Renew = () => {
       throw new LeaseLostError('gone', 'expired');
