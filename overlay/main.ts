@@ -23,6 +23,7 @@ import { listNexthops } from './kernel/route.ts';
 import { concernsUnderlay, readUnderlayFacts } from './kernel/underlay-facts.ts';
 import { NodeMemory } from './leases/node-memory.ts';
 import { openStore, storeIdentity } from './leases/open-store.ts';
+import { ReadyAnnouncement } from './leases/ready-announcement.ts';
 import { SnapshotCache } from './leases/snapshot-cache.ts';
 import { liveSettings } from './live-settings.ts';
 import { OverlayNode } from './node.ts';
@@ -78,8 +79,15 @@ export async function startDaemon(
     const netlink = owned(NetlinkSocket.open(), (part) => part.close());
     const firewall = owned(openFirewall(settings, log), (part) => part?.close());
     const shimPath = join(packageRoot, 'build', 'vtepd-cni');
+    const announcement = owned(
+      new ReadyAnnouncement({ store, log, sleep: delay, random: Math.random }),
+      (part) => part.close(),
+    );
     const announcer = owned(
-      new ReadyAnnouncer(settings, shimPath, log, () => manager?.notifier.look()),
+      new ReadyAnnouncer(settings, shimPath, log, () => {
+        announcement.ready();
+        manager?.notifier.look();
+      }),
       (part) => part.close(),
     );
 

@@ -75,6 +75,11 @@ export class NetworkWatch {
 
 function missing(store: StoreSettings): string {
   const example = `'{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'`;
+  if (store.kind === 'kubernetes') {
+    const remedy =
+      'mount the ConfigMap with net-conf.json there, or name another file with --net-config-path';
+    return `there is no network configuration at ${store.netConfigPath}: ${remedy}; it holds ${example}`;
+  }
   const remedy =
     store.kind === 'etcd'
       ? `etcdctl put ${store.prefix}/config ${example}`

@@ -61,7 +61,7 @@ export function statusReport(sources: ReportSources): StatusReport {
         view === undefined || view.source === 'nothing' ? 'none' : view.source === 'cache' ? 'cache' : 'live',
       lastContactAt: time(storeHealth.lastContactAt),
     },
-    lease: lease === undefined ? null : leaseStatus(lease, node.held),
+    lease: lease === undefined ? null : leaseStatus(lease, node.held, storeKind),
     underlay:
       underlay === undefined
         ? null
@@ -165,7 +165,7 @@ const time = (ms: number | undefined): string | null =>
 
 const textOf = (subnet: Subnet | undefined): string | undefined => subnet && formatSubnet(subnet);
 
-function leaseStatus(lease: Lease, held: HeldLease | undefined): LeaseStatus {
+function leaseStatus(lease: Lease, held: HeldLease | undefined, storeKind: StoreKind): LeaseStatus {
   const { publicAddress, vtep } = lease.attributes;
   return {
     subnet: textOf(lease.subnets.ipv4),
@@ -174,7 +174,8 @@ function leaseStatus(lease: Lease, held: HeldLease | undefined): LeaseStatus {
     publicIPv6: publicAddress.ipv6,
     vtepMAC: vtep.ipv4?.mac,
     vtepMACIPv6: vtep.ipv6?.mac,
-    expiresAt: time(held?.expiresAt),
+    // A Node's lease lives as long as the Node; its time is that of the next look at it.
+    expiresAt: storeKind === 'kubernetes' ? null : time(held?.expiresAt),
   };
 }
 

@@ -17,9 +17,10 @@ export async function checkFiles(settings: Settings): Promise<CheckedFiles> {
   const warnings: string[] = [];
   const { store, files } = settings;
   if (store.kind === 'etcd') await checkCertificates(store, problems, warnings);
-  else {
-    await checkFolder('--embedded-path', store.path, problems);
-    if (store.netConfigPath !== undefined) await checkNetConfig(store.netConfigPath, problems);
+  else if (store.kind === 'embedded') await checkFolder('--embedded-path', store.path, problems);
+  else await contentOf('--kubeconfig-file', store.kubeconfigFile, problems);
+  if (store.kind !== 'etcd' && store.netConfigPath !== undefined) {
+    await checkNetConfig(store.netConfigPath, problems);
   }
   await checkFolder('--state-dir', files.stateDir, problems);
   await checkFolder('--run-dir', files.runDir, problems);

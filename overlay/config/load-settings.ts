@@ -13,6 +13,7 @@ import { OPTION_NAMES, type OptionName, type OptionValues } from './options.ts';
 import type { Secret } from './secret.ts';
 import type {
   FileSettings,
+  KubernetesSettings,
   LeaseSettings,
   OverlaySettings,
   Settings,
@@ -38,8 +39,8 @@ export async function loadSettings(sources: Sources): Promise<LoadedSettings> {
   const { values, origins, warnings } = await loadOptions(OPTION_NAMES, sources);
   const check = new Check(origins);
   const settings: Settings = {
-    nodeName: values['node-name'] ?? hostname(),
-    store: storeSettings(values, check),
+    nodeName: nodeNameOf(values, sources),
+    store: storeSettings(values, sources, check),
     lease: leaseSettings(values, check),
     underlay: underlaySettings(values, check),
     probe: values.probe ? { intervalMs: values['probe-interval'] } : undefined,
@@ -64,6 +65,9 @@ export const STORE_OPTIONS = [
   'etcd-username',
   'etcd-password',
   'embedded-path',
+  'node-name',
+  'kubeconfig-file',
+  'kube-api-url',
   'net-config-path',
 ] as const satisfies readonly OptionName[];
 
@@ -73,7 +77,7 @@ export async function loadStoreSettings(
 ): Promise<{ store: StoreSettings; warnings: readonly string[] }> {
   const { values, origins, warnings } = await loadOptions(STORE_OPTIONS, sources);
   const check = new Check(origins);
-  const store = storeSettings(values, check);
+  const store = storeSettings(values, sources, check);
   check.done();
   return { store, warnings };
 }
@@ -102,10 +106,38 @@ class Check {
   }
 }
 
+/** NODE_NAME is what manifests of Kubernetes call it, flannel's among them. */
+function nodeNameOf(values: Pick<OptionValues, 'node-name'>, { environment }: Sources): string {
+  const { NODE_NAME } = environment;
+  return values['node-name'] ?? (NODE_NAME === undefined || NODE_NAME === '' ? hostname() : NODE_NAME);
+}
+
+/** flannel's default for it. */
+const NET_CONFIG_PATH = '/etc/kube-flannel/net-conf.json';
+
+function kubernetesSettings(
+  values: Pick<OptionValues, (typeof STORE_OPTIONS)[number]>,
+  sources: Sources,
+): KubernetesSettings {
+  return {
+    kind: 'kubernetes',
+    // The kubelet registers its host's name in small letters.
+    nodeName: nodeNameOf(values, sources).toLowerCase(),
+    kubeconfigFile: values['kubeconfig-file'],
+    apiUrl: values['kube-api-url'],
+    netConfigPath: values['net-config-path'] ?? NET_CONFIG_PATH,
+  };
+}
+
 function storeSettings(
   values: Pick<OptionValues, (typeof STORE_OPTIONS)[number]>,
+  sources: Sources,
   check: Check,
 ): StoreSettings {
+  if (values.store === 'kubernetes') return kubernetesSettings(values, sources);
+  for (const name of ['kubeconfig-file', 'kube-api-url'] as const) {
+    if (check.isGiven(name)) check.refuse(name, `does nothing with --store ${values.store}`);
+  }
   if (values.store === 'embedded') {
     return { kind: 'embedded', path: values['embedded-path'], netConfigPath: values['net-config-path'] };
   }
@@ -113,7 +145,7 @@ function storeSettings(
     const remedy = `etcdctl put ${values['etcd-prefix']}/config -- "$(cat FILE)"`;
     check.refuse(
       'net-config-path',
-      `only the embedded store is given its configuration by a file; for etcd: ${remedy}`,
+      `only Kubernetes and the embedded store have their configuration from a file; for etcd: ${remedy}`,
     );
   }
   const endpoints = values['etcd-endpoints'];

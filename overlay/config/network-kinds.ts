@@ -2,7 +2,7 @@
 import { z } from 'zod/v3';
 import { tryAddress } from '../../store/address.ts';
 import { REDACTED, withoutUser } from '../ops/redact.ts';
-import type { Kind } from './kinds.ts';
+import { type Kind, matching } from './kinds.ts';
 import { Secret } from './secret.ts';
 import type { HttpAddress } from './settings.ts';
 
@@ -47,6 +47,12 @@ function endpointFrom(text: string): Endpoint | string {
     return 'has a user part with a stray "%": give --etcd-username and VTEPD_ETCD_PASSWORD instead';
   }
 }
+
+/** Where an API is served: it may be below a path. Nobody is named in it. */
+export const apiUrl: Kind<string> = {
+  ...matching(/^https?:\/\/[^\s/@?#]+(\/[^\s@?#]*)?$/, 'URL', 'must be a URL such as https://10.96.0.1:443'),
+  show: (text) => withoutUser(text),
+};
 
 /** An address and a port to listen on, or `off` (undefined). */
 export const listenAddress: Kind<HttpAddress | undefined> = {

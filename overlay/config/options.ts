@@ -20,7 +20,7 @@ import {
   vxlanDeviceKind,
   word,
 } from './kinds.ts';
-import { type Endpoint, endpoint, listenAddress } from './network-kinds.ts';
+import { apiUrl, type Endpoint, endpoint, listenAddress } from './network-kinds.ts';
 
 export const GROUPS = {
   general: 'General',
@@ -97,24 +97,19 @@ const general = {
     {
       group: 'general',
       example: 'worker-1',
-      help: 'What this node calls itself in logs, status and metrics.',
+      help: 'What this node calls itself in logs, status and metrics; with --store kubernetes the name of its Node.',
+      details: 'The variable NODE_NAME, which manifests for Kubernetes set, is read as well.',
     },
   ),
 };
 
 const store = {
-  store: withDefault(
-    choice(['etcd', 'embedded'], {
-      kubernetes: `${NOT_IN_THIS_VERSION}: use etcd or embedded`,
-    }),
-    'etcd',
-    {
-      group: 'store',
-      help: 'Where the leases of all nodes live.',
-      details:
-        "etcd: an etcd v3 cluster, in flannel's schema. embedded: a directory of this machine that several daemons share (a lab, one host with many namespaces).",
-    },
-  ),
+  store: withDefault(choice(['etcd', 'kubernetes', 'embedded']), 'etcd', {
+    group: 'store',
+    help: 'Where the leases of all nodes live.',
+    details:
+      "etcd: an etcd v3 cluster, in flannel's schema. kubernetes: the podCIDRs and annotations of Nodes, as flannel has them. embedded: a directory of this machine that several daemons share (a lab, one host with many namespaces).",
+  }),
   'etcd-endpoints': listOf<Endpoint>(endpoint, {
     group: 'store',
     live: true,
@@ -164,10 +159,21 @@ const store = {
     group: 'store',
     help: "The embedded store's directory; every daemon of the machine names the same one.",
   }),
-  'net-config-path': optional(path, 'none', {
+  'kubeconfig-file': optional(path, "the pod's service account", {
+    group: 'store',
+    example: '/etc/kubernetes/kubelet.conf',
+    help: 'Who we are to the Kubernetes API, and where it is; not needed in a pod.',
+  }),
+  'kube-api-url': optional(apiUrl, 'what the kubeconfig file, or the pod, says', {
+    group: 'store',
+    example: 'https://192.0.2.1:6443',
+    help: 'Where the Kubernetes API is, in place of what the kubeconfig file or the pod says.',
+    details: "A service account's token is shown to https:// only.",
+  }),
+  'net-config-path': optional(path, '/etc/kube-flannel/net-conf.json with Kubernetes, else none', {
     group: 'store',
     example: '/etc/vtepd/network.json',
-    help: "A network configuration (flannel's JSON) that the embedded store is given when it has none.",
+    help: "The network configuration (flannel's JSON): with Kubernetes it is this file, and a change to it is followed; the embedded store is given it when it has none.",
   }),
 };
 

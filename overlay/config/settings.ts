@@ -27,7 +27,19 @@ export interface EmbeddedSettings {
   readonly netConfigPath?: string | undefined;
 }
 
-export type StoreSettings = EtcdSettings | EmbeddedSettings;
+export interface KubernetesSettings {
+  readonly kind: 'kubernetes';
+  /** The name of this node's Node. */
+  readonly nodeName: string;
+  /** Absent: the service account of the pod that we run in. */
+  readonly kubeconfigFile?: string | undefined;
+  /** Where the API is, when not where the other two say. */
+  readonly apiUrl?: string | undefined;
+  /** flannel's JSON. */
+  readonly netConfigPath: string;
+}
+
+export type StoreSettings = EtcdSettings | EmbeddedSettings | KubernetesSettings;
 
 export interface LeaseSettings {
   readonly ttlMs: number;

@@ -1,9 +1,15 @@
 /** Opens the store that the settings name. */
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { delay } from '../../store/backoff.ts';
 import type { LeaseStore } from '../../store/lease-store.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
-import type { EmbeddedSettings, EtcdSettings, StoreSettings } from '../config/settings.ts';
+import type {
+  EmbeddedSettings,
+  EtcdSettings,
+  KubernetesSettings,
+  StoreSettings,
+} from '../config/settings.ts';
 
 /** A file that the settings name cannot be read. */
 export class StoreFileError extends Error {
@@ -12,15 +18,53 @@ export class StoreFileError extends Error {
 }
 
 /** What tells one store from another: what was cached of one is no use for another. */
-export const storeIdentity = (settings: StoreSettings): string =>
-  settings.kind === 'etcd' ? `etcd ${settings.prefix}` : `embedded ${settings.path}`;
+export function storeIdentity(settings: StoreSettings): string {
+  switch (settings.kind) {
+    case 'etcd':
+      return `etcd ${settings.prefix}`;
+    case 'embedded':
+      return `embedded ${settings.path}`;
+    case 'kubernetes':
+      return `kubernetes ${settings.apiUrl ?? settings.kubeconfigFile ?? 'of this pod'}`;
+  }
+}
 
 /**
  * The implementation's library is loaded only for the store in use. A store that is away is no error here.
- * @throws StoreFileError, StoreUnavailableError (embedded), NetworkConfigError (the seed's)
+ * @throws StoreFileError, StoreUnavailableError (embedded), NetworkConfigError (the seed's), NoKubernetesError,
+ * CredentialsError
  */
-export const openStore = (settings: StoreSettings): Promise<LeaseStore> =>
-  settings.kind === 'etcd' ? openEtcd(settings) : openEmbedded(settings);
+export function openStore(settings: StoreSettings): Promise<LeaseStore> {
+  switch (settings.kind) {
+    case 'etcd':
+      return openEtcd(settings);
+    case 'embedded':
+      return openEmbedded(settings);
+    case 'kubernetes':
+      return openKubernetes(settings);
+  }
+}
+
+async function openKubernetes(settings: KubernetesSettings): Promise<LeaseStore> {
+  const [{ openKubernetesStore }, { ACCOUNT_DIR, kubernetesAccess }, { openTransport }, { NetConfigFile }] =
+    await Promise.all([
+      import('../../store/kubernetes/kubernetes-store.ts'),
+      import('./kubernetes-access.ts'),
+      import('./kubernetes-http.ts'),
+      import('./net-config-file.ts'),
+    ]);
+  const clock = (): number => performance.now();
+  const sources = { environment: process.env, accountDir: ACCOUNT_DIR, clock };
+  return openKubernetesStore({
+    transport: openTransport(await kubernetesAccess(settings, sources)),
+    nodeName: settings.nodeName,
+    network: new NetConfigFile(settings.netConfigPath),
+    random: Math.random,
+    now: Date.now,
+    clock,
+    sleep: delay,
+  });
+}
 
 async function openEtcd(settings: EtcdSettings): Promise<LeaseStore> {
   const { openEtcdStore } = await import('../../store/etcd/etcd-store.ts');

@@ -123,7 +123,6 @@ describe('config: settings', () => {
 
   it('refuses by name what comes in a later version', async () => {
     expect(await refused({ flags: { datapath: 'userspace' } })).to.match(/--datapath: .*not in this version/);
-    expect(await refused({ flags: { store: 'kubernetes' } })).to.match(/--store: .*not in this version/);
   });
 
   it('refuses what is no YAML, with the line and without the text', async () => {
@@ -181,7 +180,10 @@ describe('config: settings', () => {
       [{ 'etcd-password': 'u' }, /--etcd-password: needs --etcd-username/],
       [{ 'etcd-endpoints': 'http://a:b@h,http://c:d@h' }, /name different users/],
       [{ 'etcd-endpoints': 'http://a:b@h', 'etcd-username': 'u', 'etcd-password': 'p' }, /remove one/],
-      [{ 'net-config-path': '/n' }, /--net-config-path: only the embedded store .*etcdctl put/],
+      [
+        { 'net-config-path': '/n' },
+        /--net-config-path: only Kubernetes and the embedded store .*etcdctl put/,
+      ],
       [
         { 'subnet-lease-ttl': '10m', 'subnet-lease-renew-margin': '10' },
         /must be shorter than --subnet-lease-ttl/,
