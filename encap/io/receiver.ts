@@ -78,7 +78,6 @@ export class Receiver implements FrameSink {
   #cameBy = 0;
 
   #pieceCount = 0;
-  #frameBytes = 0;
   #isGone = false;
 
   constructor(start: WorkerStart, counters: Counters) {
@@ -244,17 +243,15 @@ export class Receiver implements FrameSink {
   begin(vnet: number): void {
     this.#map.iovec(this.#pieces, vnet, VNET_HEADER_BYTES);
     this.#pieceCount = 1;
-    this.#frameBytes = 0;
   }
 
   piece(offset: number, lengthBytes: number): void {
     this.#map.iovec(this.#pieces + this.#pieceCount++ * IOVEC_BYTES, offset, lengthBytes);
-    this.#frameBytes += lengthBytes;
   }
 
-  end(packets: number): void {
+  end(packets: number, wireBytes: number): void {
     const written = writev(this.#queue, this.#map.address + this.#pieces, this.#pieceCount);
-    this.#written(written, packets, this.#frameBytes);
+    this.#written(written, packets, wireBytes);
   }
 
   #written(result: number, packets: number, bytes: number): void {

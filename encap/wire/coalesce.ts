@@ -56,7 +56,8 @@ export interface FrameSink {
   /** A frame of several packets: begin with its offload header, then its pieces, then end. */
   begin(vnet: number): void;
   piece(offset: number, lengthBytes: number): void;
-  end(packets: number): void;
+  /** @param wireBytes of the packets' frames as they came */
+  end(packets: number, wireBytes: number): void;
 }
 
 /** Flows that are collected at a time. Enough for what arrives in one batch; a power of two. */
@@ -299,7 +300,8 @@ export class Coalescer {
     this.#sink.piece(bucket.frame, bucket.lengthBytes);
     for (let i = 1; i < count - 1; i++) this.#sink.piece(bucket.payloads[i] ?? 0, bucket.sizeBytes);
     this.#sink.piece(bucket.payloads[count - 1] ?? 0, bucket.lastBytes);
-    this.#sink.end(count);
+    const headerBytes = bucket.payload - bucket.frame;
+    this.#sink.end(count, count * headerBytes + bucket.payloadBytes);
   }
 
   /** The first packet's headers become the large frame's; the transport's checksum is left to whoever cuts it. */
