@@ -12,6 +12,7 @@ import { SwitchableStore } from '../store/switchable-store.ts';
 import { ReadyAnnouncer } from './announce.ts';
 import { checkFiles } from './config/check-files.ts';
 import { isDeviceName, type Settings } from './config/settings.ts';
+import { ENCAPSULATED_MARK } from './desired/firewall.ts';
 import { POD_INTERFACE_PREFIX, type PodNetwork, type Readiness } from './desired/pods.ts';
 import { openEchoSocket } from './kernel/echo-socket.ts';
 import { Firewall } from './kernel/firewall.ts';
@@ -35,6 +36,7 @@ import type { ServiceEnvironment } from './ops/sd-notify.ts';
 import { UnderlayProbe } from './probe/underlay-probe.ts';
 import { FirewallPass } from './reconcile/firewall-pass.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
+import { Tunnels } from './reconcile/tunnels.ts';
 import { ConfigReloader, type ConfigurationSource } from './reload.ts';
 import { statusReport, updateGauges } from './report.ts';
 import { openNotifier } from './service-manager.ts';
@@ -107,9 +109,22 @@ export async function startDaemon(
         }),
         (part) => part.close(),
       );
+    const tunnels = owned(
+      new Tunnels({
+        // A node with the kernel's vxlan has no use for the rest of it.
+        open: async (options) => (await import('../encap/tunnel.ts')).UserSpaceTunnel.open(options),
+        endHolder: async (file) => (await import('../encap/tunnel.ts')).endHolder(file),
+        runDir,
+        mark: ENCAPSULATED_MARK,
+        log,
+        onFault: () => reconciler.lookAgain(),
+      }),
+      (part) => part.close(),
+    );
     const reconciler: Reconciler = owned(
       new Reconciler({
         netlink,
+        tunnels,
         firewall: firewallPass,
         pods: registry,
         log,

@@ -6,6 +6,7 @@ import { FAMILIES, formatSubnet } from '../store/address.ts';
 import type { NetworkConfig } from '../store/lease.ts';
 import type { LeaseView } from '../store/lease-view.ts';
 import type { StoreSettings } from './config/settings.ts';
+import { carriedNetwork } from './desired/data-path.ts';
 import type { Log } from './ops/log.ts';
 
 export interface NetworkWatchOptions {
@@ -41,9 +42,10 @@ export class NetworkWatch {
       if (source === 'store') this.#refuse(missing(this.#options.store), 'warn');
       return;
     }
-    const problem = 'fault' in record ? record.fault.message : this.#options.unsupported(record.config);
+    const config = 'config' in record ? carriedNetwork(record.config) : undefined;
+    const problem = 'fault' in record ? record.fault.message : config && this.#options.unsupported(config);
     if (problem !== undefined) this.#refuse(problem, 'error');
-    else if ('config' in record) this.#accept(record.config);
+    else if (config !== undefined) this.#accept(config);
   }
 
   #accept(config: NetworkConfig): void {
@@ -61,6 +63,13 @@ export class NetworkWatch {
         network: describeNetwork(config),
         before: describeNetwork(before),
       });
+    }
+    if (config.backend.datapath !== undefined && before?.backend.datapath === undefined) {
+      log.warn(
+        'the network’s backend is "udp": vtepd carries it in user space, in the wire format of VXLAN (RFC 7348), ' +
+          'which vtepd and flannel nodes with the vxlan backend speak; flannel’s own udp format is another',
+        { port: config.backend.port },
+      );
     }
     onChange(config, before);
   }
@@ -95,5 +104,6 @@ function describeNetwork({ networks, backend }: NetworkConfig): string {
     return [`${formatSubnet(cut.network)} (${cut.subnetMin} to ${cut.subnetMax}, /${cut.subnetLength})`];
   });
   const mtu = backend.mtuBytes === undefined ? '' : ` mtu ${backend.mtuBytes}`;
-  return `${parts.join(' ')} ${backend.type} vni ${backend.vni} port ${backend.port}${mtu}`;
+  const type = backend.datapath === undefined ? backend.type : `${backend.type} in user space`;
+  return `${parts.join(' ')} ${type} vni ${backend.vni} port ${backend.port}${mtu}`;
 }

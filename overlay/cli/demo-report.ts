@@ -24,6 +24,8 @@ export interface DemoNode {
   readonly subnet: string;
   readonly vtepMAC: string;
   readonly mtuBytes: number;
+  /** What carries its tunnel. */
+  readonly datapath: 'kernel' | 'userspace';
   /** From the daemon's start to CNI's STATUS saying that a pod would work. */
   readonly readyMs: number;
   readonly pods: readonly DemoPod[];

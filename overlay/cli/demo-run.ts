@@ -1,6 +1,6 @@
 /** The course of a demo: build, show, say what was found, remove. */
 import { formatSubnet, parseSubnet } from '../../store/address.ts';
-import { LAB_NETWORK, Lab } from '../lab/lab.ts';
+import { LAB_NETWORK, Lab, type LabDataPath } from '../lab/lab.ts';
 import { VTEPD } from '../lab/lab-daemon.ts';
 import type { LabStoreKind } from '../lab/lab-store.ts';
 import { UNDERLAY_IPV4 } from '../lab/underlay.ts';
@@ -27,11 +27,18 @@ export interface DemoWish {
   readonly nodes: number;
   readonly pods: number;
   readonly store: LabStoreKind;
+  readonly datapath: LabDataPath;
   /** Leave it up. */
   readonly keep: boolean;
   /** Print the report as JSON, and nothing else. */
   readonly json: boolean;
 }
+
+const DATA_PATH_WORDS: Readonly<Record<LabDataPath, string>> = {
+  kernel: '',
+  userspace: ', packets carried in user space',
+  mixed: ', packets carried in user space on every other node',
+};
 
 /**
  * Runs the demo and prints it. Resolves true when everything worked. Whatever happens, the lab is removed,
@@ -44,7 +51,7 @@ export async function demonstrate(wish: DemoWish, io: CommandIo): Promise<boolea
   const progress = wish.json ? silentProgress : printedProgress(io.out, paint, io.isTerminal);
   const where = wish.store === 'etcd' ? 'etcd' : 'the embedded store';
   const pods = wish.pods === 1 ? 'a pod' : `${wish.pods} pods`;
-  const what = `${wish.nodes} nodes with ${pods} each, leases in ${where}`;
+  const what = `${wish.nodes} nodes with ${pods} each, leases in ${where}${DATA_PATH_WORDS[wish.datapath]}`;
   out(`\n${paint.bold(`vtepd ${packageVersion} demo`)}: ${what}\n\n`);
 
   const plan = { podsPerNode: wish.pods, networks: [parseSubnet(LAB_NETWORK)], signal: io.signal };
@@ -74,7 +81,8 @@ export async function demonstrate(wish: DemoWish, io: CommandIo): Promise<boolea
 
 function createLab(wish: DemoWish, plan: DemoPlan, progress: Progress): Promise<Lab> {
   return progress.step('underlay', 'making namespaces', async () => {
-    const value = await Lab.create({ nodes: wish.nodes, store: wish.store, signal: plan.signal });
+    const { nodes, store: kind, datapath } = wish;
+    const value = await Lab.create({ nodes, store: kind, datapath, signal: plan.signal });
     await value.underlay.refuse(plan.networks);
     const store = wish.store === 'etcd' ? ', etcd on it' : '';
     const underlay = `${formatSubnet(UNDERLAY_IPV4)}${store}`;

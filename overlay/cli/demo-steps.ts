@@ -102,6 +102,7 @@ export const describeNodes = (
     subnet: statuses[at]?.lease?.subnet ?? '',
     vtepMAC: statuses[at]?.lease?.vtepMAC ?? '',
     mtuBytes: statuses[at]?.overlay?.mtuBytes ?? 0,
+    datapath: statuses[at]?.overlay?.datapath === 'userspace' ? 'userspace' : 'kernel',
     readyMs: Math.round(readyMs[at] ?? 0),
     pods: podsOf(node).map(({ label, pod }) => ({
       label,

@@ -29,6 +29,12 @@ const FLAGS: readonly Flag[] = [
     help: 'Where the leases live: a directory, or an etcd started for the demo.',
     defaultText: 'embedded',
   },
+  {
+    name: 'datapath',
+    placeholder: 'kernel|userspace|mixed',
+    help: 'What carries the packets: the kernel’s vxlan, the daemons themselves, or the one and the other in turns.',
+    defaultText: 'kernel',
+  },
   { name: 'keep', placeholder: '', help: 'Leave everything up at the end, and say how to look around.' },
   { name: 'clean', placeholder: 'RUN', help: 'Remove what an earlier --keep left up, and do nothing else.' },
   JSON_FLAG,
@@ -50,7 +56,7 @@ export const command: Command = {
   summary: 'Build a cluster out of network namespaces here, and show that its pods reach each other',
   usage: helpText({
     forms: [
-      'vtepd demo [--nodes N] [--pods N] [--store embedded|etcd] [--keep] [--json]',
+      'vtepd demo [--nodes N] [--pods N] [--store embedded|etcd] [--datapath kernel|userspace|mixed] [--keep] [--json]',
       'vtepd demo --clean RUN',
     ],
     about: [
@@ -77,6 +83,10 @@ function read(given: Arguments): Wish {
   };
   const store = text('store') ?? 'embedded';
   if (store !== 'embedded' && store !== 'etcd') throw new UsageError('--store takes embedded or etcd');
+  const datapath = text('datapath') ?? 'kernel';
+  if (datapath !== 'kernel' && datapath !== 'userspace' && datapath !== 'mixed') {
+    throw new UsageError('--datapath takes kernel, userspace or mixed');
+  }
   const run = text('clean');
   if (run !== undefined && !isRun(run)) {
     throw new UsageError('--clean takes the name that the demo gave to its run, such as vt3f9a2c');
@@ -85,6 +95,7 @@ function read(given: Arguments): Wish {
     nodes: number('nodes', 3, 2, MAX_NODES),
     pods: number('pods', 2, 1, MAX_PODS),
     store,
+    datapath,
     keep: isOn(given, 'keep'),
     json: isOn(given, 'json'),
     clean: run,
@@ -105,6 +116,9 @@ function checkMachine(wish: Wish): void {
     throw new DemoUnavailableError(
       `this machine lacks ${missing.map(([program]) => program).join(', ')}: apt-get install ${packages}`,
     );
+  }
+  if (wish.datapath !== 'kernel' && !existsSync('/dev/net/tun')) {
+    throw new DemoUnavailableError('this machine has no /dev/net/tun, which a data path in user space needs');
   }
   const shim = join(packageRoot, 'build', 'vtepd-cni');
   if (!existsSync(shim)) throw new DemoUnavailableError(`the CNI plugin is not built (${shim}): run make`);

@@ -249,13 +249,12 @@ const underlay = {
 };
 
 const overlay = {
-  datapath: withDefault(
-    choice(['auto', 'kernel'], {
-      userspace: `${NOT_IN_THIS_VERSION}: use auto or kernel`,
-    }),
-    'auto',
-    { group: 'overlay', help: "What carries the packets: the kernel's vxlan. auto takes the best there is." },
-  ),
+  datapath: withDefault(choice(['auto', 'kernel', 'userspace']), 'auto', {
+    group: 'overlay',
+    help: "What carries the packets: the kernel's vxlan, or vtepd itself in user space, with the same packets on the wire. auto: the kernel's, unless it refuses the device.",
+    details:
+      'userspace needs /dev/net/tun. Nodes of both kinds share a cluster, and a node changes over by a restart. A network whose Backend.Type is udp selects userspace as well, unless kernel is said here.',
+  }),
   device: optional(vxlanDeviceKind, 'vtep.<VNI>', {
     group: 'overlay',
     example: 'vtep.1',

@@ -53,8 +53,13 @@ export class Capture {
     return this.packets();
   }
 
+  /** Everything so far, as a capture file. */
+  get pcap(): Buffer {
+    return Buffer.concat(this.chunks);
+  }
+
   private packets(): PcapPacket[] {
-    return decodePcap(Buffer.concat(this.chunks));
+    return decodePcap(this.pcap);
   }
 }
 

@@ -75,7 +75,7 @@ describe('cli: vtepd', () => {
       [['run', '--no-such'], /vtepd run: unknown flag --no-such/],
       [['run', 'word'], /vtepd run: "word" is not expected here/],
       [['run', '--log-level', 'loud'], /vtepd run: --log-level: "loud" must be one of/],
-      [['run', '--datapath', 'userspace'], /not in this version/],
+      [['run', '--datapath', 'fast'], /--datapath: "fast" must be one of auto, kernel, userspace/],
       [['config'], /say print, check, example or schema/],
       [['version', '--all'], /unknown flag --all/],
     ];

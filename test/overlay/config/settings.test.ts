@@ -121,10 +121,6 @@ describe('config: settings', () => {
     expect(message).to.match(/:6: device: must be a single value/);
   });
 
-  it('refuses by name what comes in a later version', async () => {
-    expect(await refused({ flags: { datapath: 'userspace' } })).to.match(/--datapath: .*not in this version/);
-  });
-
   it('refuses what is no YAML, with the line and without the text', async () => {
     for (const bad of ['a: [hunter22\n', 'a: "hunter22\n', 'a: hunter22\n\tb: c\n']) {
       const message = await refused({ file: bad });
