@@ -80,8 +80,6 @@ const listOf = <T>(kind: Kind<T>, description: ListDescription): Option<readonly
   list: true,
 });
 
-const NOT_IN_THIS_VERSION = 'is not in this version of vtepd';
-
 const general = {
   config: optional(path, 'none', {
     group: 'general',
