@@ -33,19 +33,7 @@ export class AddressStore {
 
   /** Every reserved address of every network, ours and strangers'. */
   list(): ReservedAddress[] {
-    const found: ReservedAddress[] = [];
-    for (const entry of readdirSync(this.#root, { withFileTypes: true })) {
-      if (!entry.isDirectory()) continue;
-      const network = entry.name;
-      for (const name of readdirSync(join(this.#root, network))) {
-        const address = tryAddress(name);
-        const content = address === undefined ? undefined : this.#read(network, name);
-        if (address === undefined || content === undefined) continue;
-        const [containerID = '', ifname = ''] = content.trim().split(/\r?\n/);
-        found.push({ address, holder: { network, containerID, ifname } });
-      }
-    }
-    return found;
+    return listReserved(this.#root);
   }
 
   /** @returns false when the address has a file already */
@@ -97,18 +85,37 @@ export class AddressStore {
     return undefined;
   }
 
-  #read(network: string, name: string): string | undefined {
-    try {
-      return readFileSync(join(this.#root, network, name), 'utf8');
-    } catch (error) {
-      if (hasCode(error, 'ENOENT')) return undefined;
-      throw error;
-    }
-  }
+  #read = (network: string, name: string): string | undefined => readIfThere(join(this.#root, network, name));
 
   #path = (network: string, address: Address): string => join(this.#root, network, address);
   #lastPath = (network: string, family: Family): string =>
     join(this.#root, network, `last_reserved_ip.${family === 'ipv4' ? 0 : 1}`);
+}
+
+/** What lies under `networks/`, ours or host-local's own. */
+export function listReserved(root: string): ReservedAddress[] {
+  const found: ReservedAddress[] = [];
+  for (const entry of readdirSync(root, { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue;
+    const network = entry.name;
+    for (const name of readdirSync(join(root, network))) {
+      const address = tryAddress(name);
+      const content = address === undefined ? undefined : readIfThere(join(root, network, name));
+      if (address === undefined || content === undefined) continue;
+      const [containerID = '', ifname = ''] = content.trim().split(/\r?\n/);
+      found.push({ address, holder: { network, containerID, ifname } });
+    }
+  }
+  return found;
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
 }
 
 const content = (holder: AttachmentKey): string => `${holder.containerID}\r\n${holder.ifname}`;

@@ -10,6 +10,8 @@ export interface ConflistSettings {
   /** The daemon's own: where the plugin finds it. */
   readonly socketPath: string;
   readonly bridge: string;
+  /** Under which runtimes and plugins know the pods; NETWORK_NAME unless they knew them by another before. */
+  readonly network?: string | undefined;
   /** The plugins after ours may not speak the newest: 1.0.0 is what all that are in use do. */
   readonly cniVersion?: string | undefined;
 }
@@ -18,14 +20,19 @@ export interface ConflistSettings {
 const NOTE = '_comment';
 
 /** JSON, annotated. */
-export function conflistText({ socketPath, bridge, cniVersion = '1.0.0' }: ConflistSettings): string {
+export function conflistText({
+  socketPath,
+  bridge,
+  network = NETWORK_NAME,
+  cniVersion = '1.0.0',
+}: ConflistSettings): string {
   const list = {
     [NOTE]: [
       'Installed by vtepd, which writes it anew at every start: put a list of your own beside it, under a',
       'name that sorts before this one, to change what pods get. "vtepd cni remove" takes it away.',
     ],
     cniVersion,
-    name: NETWORK_NAME,
+    name: network,
     plugins: [
       {
         [NOTE]: [

@@ -8,7 +8,7 @@ import { installCni } from '../cni-shim/install.ts';
 import type { Settings } from './config/settings.ts';
 import type { WantedOverlay } from './desired/overlay.ts';
 import { writeFileAtomically } from './kernel/files.ts';
-import type { Log } from './ops/log.ts';
+import { type Log, messageWithCauses } from './ops/log.ts';
 import { subnetFileText } from './ops/subnet-file.ts';
 
 export class ReadyAnnouncer {
@@ -19,11 +19,12 @@ export class ReadyAnnouncer {
   readonly #onAnnounced: () => void;
   #text: string | undefined;
   #installing: Promise<void> | undefined;
-  #announced = false;
+  /** Why others still wait; undefined once they need not. */
+  #pending: string | undefined = 'what runtimes wait for is being written';
 
   /**
    * @param shimPath the CNI plugin as it was built
-   * @param onAnnounced called whenever `announced` becomes true
+   * @param onAnnounced called when `pending` says no more
    */
   constructor(settings: Settings, shimPath: string, log: Log, onAnnounced: () => void) {
     this.#settings = settings;
@@ -40,7 +41,12 @@ export class ReadyAnnouncer {
 
   /** Everything that others wait for has been written at least once. */
   get announced(): boolean {
-    return this.#announced;
+    return this.#pending === undefined;
+  }
+
+  /** Why not everything that others wait for has been written; undefined from when it has, once. */
+  get pending(): string | undefined {
+    return this.#pending;
   }
 
   /** Pods work, with this network. What cannot be written is logged, and tried again at the next call. */
@@ -53,6 +59,7 @@ export class ReadyAnnouncer {
       writeFileAtomically(files.subnetFile, text, 0o644);
     } catch (error) {
       this.#log.error('the subnet file cannot be written', { path: files.subnetFile, error });
+      this.#failed(`the subnet file cannot be written: ${messageWithCauses(error)}`);
       return;
     }
     if (this.#text === undefined) this.#log.info('ready: pods can be attached', { subnet: wanted.lease.key });
@@ -61,7 +68,12 @@ export class ReadyAnnouncer {
       this.#installing = undefined;
       this.#text = undefined;
       this.#log.error('the CNI plugin cannot be installed', { error });
+      this.#failed(`the CNI plugin cannot be installed: ${messageWithCauses(error)}`);
     });
+  }
+
+  #failed(reason: string): void {
+    if (this.#pending !== undefined) this.#pending = reason;
   }
 
   /** Resolves when an installation under way is over. */
@@ -72,17 +84,19 @@ export class ReadyAnnouncer {
   async #install(bridge: string): Promise<void> {
     const { cni, files } = this.#settings;
     if (cni.confDir !== undefined) {
-      const { confDir, binDir } = cni;
+      const { confDir, binDir, confFile } = cni;
       const paths = await installCni({
         confDir,
         binDir,
+        confFile,
         shimPath: this.#shimPath,
         socketPath: files.socket,
         bridge,
+        network: cni.network,
       });
       this.#log.info('installed the CNI plugin', { path: paths.join(' ') });
     }
-    this.#announced = true;
+    this.#pending = undefined;
     this.#onAnnounced();
   }
 }

@@ -27,7 +27,9 @@ import { openStore, storeIdentity } from './leases/open-store.ts';
 import { ReadyAnnouncement } from './leases/ready-announcement.ts';
 import { SnapshotCache } from './leases/snapshot-cache.ts';
 import { liveSettings } from './live-settings.ts';
+import { FlannelRemains } from './migrate/flannel-remains.ts';
 import { OverlayNode } from './node.ts';
+import type { HttpSources } from './ops/http.ts';
 import { HttpEndpoint } from './ops/http-endpoint.ts';
 import type { Log } from './ops/log.ts';
 import { createMetrics } from './ops/metrics.ts';
@@ -89,10 +91,17 @@ export async function startDaemon(
       new ReadyAnnouncer(settings, shimPath, log, () => {
         announcement.ready();
         manager?.notifier.look();
+        if (reconciler.wanted !== undefined) remains?.ready(reconciler.wanted);
       }),
       (part) => part.close(),
     );
 
+    const remains =
+      source.takenOver &&
+      owned(
+        new FlannelRemains({ record: source.takenOver, netlink, confDir: settings.cni.confDir, log }),
+        (part) => part.close(),
+      );
     const firewallPass = new FirewallPass(firewall, overlay);
     const probe: UnderlayProbe | undefined =
       settings.probe &&
@@ -137,7 +146,10 @@ export async function startDaemon(
           if (wanted !== undefined) probe?.follow(wanted);
           const ready = readiness().ready;
           metrics.ready(ready);
-          if (ready && wanted !== undefined) announcer.ready(wanted);
+          if (ready && wanted !== undefined) {
+            announcer.ready(wanted);
+            if (announcer.announced) remains?.ready(wanted);
+          }
           manager?.notifier.look();
         },
       }),
@@ -190,7 +202,8 @@ export async function startDaemon(
     const told = {
       readiness(): Readiness {
         const now = readiness();
-        return now.ready && !announcer.announced ? { ready: false, reason: 'CNI is being set up' } : now;
+        const { pending } = announcer;
+        return now.ready && pending !== undefined ? { ready: false, reason: pending } : now;
       },
       stall,
       summary: () => `${node.lease?.key ?? 'no lease'}, ${reconciler.peers.size} peers`,
@@ -233,25 +246,22 @@ export async function startDaemon(
       readiness,
       configuration: () => reloader.state,
     };
-    const http: HttpEndpoint = owned(
-      new HttpEndpoint(
-        {
-          health() {
-            const reason = stall();
-            return reason === undefined ? { healthy: true } : { healthy: false, reason };
-          },
-          readiness,
-          status: () => statusReport(sources),
-          metrics() {
-            updateGauges(sources, metrics);
-            return metrics.text();
-          },
-          metricsType: metrics.contentType,
-        },
-        log,
-        signal,
-      ),
-      (part) => part.close(),
+    const served: HttpSources = {
+      health() {
+        const reason = stall();
+        return reason === undefined ? { healthy: true } : { healthy: false, reason };
+      },
+      readiness,
+      status: () => statusReport(sources),
+      metrics() {
+        updateGauges(sources, metrics);
+        return metrics.text();
+      },
+      metricsType: metrics.contentType,
+    };
+    const http = owned(new HttpEndpoint(served, log, signal), (part) => part.close());
+    const healthz = owned(new HttpEndpoint({ ...served, only: '/healthz' }, log, signal), (part) =>
+      part.close(),
     );
     const reloader: ConfigReloader = owned(
       new ConfigReloader({
@@ -279,6 +289,7 @@ export async function startDaemon(
       (part) => part.close(),
     );
     await http.serveAt(settings.http);
+    await healthz.serveAt(settings.healthz);
     await node.run();
   } finally {
     for (const close of opened.toReversed()) {

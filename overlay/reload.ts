@@ -17,12 +17,15 @@ import type { LoadedSettings } from './config/load-settings.ts';
 import type { OptionName } from './config/options.ts';
 import type { Settings } from './config/settings.ts';
 import { SettingsError, type SettingsProblem } from './config/settings-error.ts';
+import type { TakenOver } from './migrate/taken-over.ts';
 import { type Log, messageWithCauses } from './ops/log.ts';
 
 /** How the process has its configuration. */
 export interface ConfigurationSource {
   /** What the daemon starts with. */
   readonly loaded: LoadedSettings;
+  /** What this node took over, whose names are in the settings already; absent: nothing. */
+  readonly takenOver?: TakenOver | undefined;
   /** Absent: flags and environment alone, which never change. */
   readonly file?: string | undefined;
   /** The same sources read anew. From then on nothing that it holds as a secret is printed. @throws SettingsError */

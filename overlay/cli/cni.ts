@@ -1,7 +1,6 @@
 /** `vtepd cni`: puts the CNI plugin and its configuration in place, shows it, takes it away. */
 import { join } from 'node:path';
-import { conflistText } from '../../cni-shim/conflist.ts';
-import { installCni, removeCni } from '../../cni-shim/install.ts';
+import { conflistToInstall, installCni, removeCni } from '../../cni-shim/install.ts';
 import { loadOptions } from '../config/load-options.ts';
 import type { OptionName } from '../config/options.ts';
 import { socketPath } from '../config/settings.ts';
@@ -20,6 +19,7 @@ const OPTIONS = [
   'run-dir',
   'bridge',
   'cni-conf-dir',
+  'cni-conf-file',
   'cni-bin-dir',
 ] as const satisfies readonly OptionName[];
 
@@ -48,7 +48,11 @@ export const command: Command = {
     if (more.length > 0) throw new UsageError('only one of install, print and remove');
     const { values } = await loadOptions(OPTIONS, { flags: given.flags, environment: io.environment });
     const folders = { confDir: values['cni-conf-dir'] ?? DEFAULT_CONF_DIR, binDir: values['cni-bin-dir'] };
-    const conflist = { socketPath: socketPath(values['run-dir']), bridge: values.bridge };
+    const conflist = {
+      socketPath: socketPath(values['run-dir']),
+      bridge: values.bridge,
+      confFile: values['cni-conf-file'],
+    };
     const show = (word: string, paths: readonly string[]) => list(io, isOn(given, 'json'), word, paths);
     switch (what) {
       case 'install': {
@@ -56,7 +60,7 @@ export const command: Command = {
         return show('installed', await installCni({ ...folders, ...conflist, shimPath }));
       }
       case 'print':
-        io.out(conflistText(conflist));
+        io.out(await conflistToInstall(conflist));
         return EXIT_OK;
       case 'remove':
         return show('removed', await removeCni(folders, { keepPlugin: isOn(given, 'keep-plugin') }));

@@ -19,6 +19,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
   ['leases', () => import('./leases.ts')],
   ['cni', () => import('./cni.ts')],
   ['cleanup', () => import('./cleanup.ts')],
+  ['migrate', () => import('./migrate.ts')],
   ['config', () => import('./config.ts')],
   ['version', () => import('./version.ts')],
 ]);

@@ -2,6 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
+import { completedConflist } from '../../cni-shim/conflist.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import { messageWithCauses } from '../ops/log.ts';
 import type { EtcdSettings, Settings } from './settings.ts';
@@ -22,6 +23,7 @@ export async function checkFiles(settings: Settings): Promise<CheckedFiles> {
   if (store.kind !== 'etcd' && store.netConfigPath !== undefined) {
     await checkNetConfig(store.netConfigPath, problems);
   }
+  if (settings.cni.confFile !== undefined) await checkConflist(settings, settings.cni.confFile, problems);
   await checkFolder('--state-dir', files.stateDir, problems);
   await checkFolder('--run-dir', files.runDir, problems);
   return { problems, warnings };
@@ -60,6 +62,20 @@ async function checkNetConfig(path: string, problems: SettingsProblem[]): Promis
     if (content !== undefined) parseNetworkConfig(content);
   } catch (error) {
     problems.push({ where: '--net-config-path', problem: `${path}: ${messageWithCauses(error)}` });
+  }
+}
+
+async function checkConflist(
+  { files, overlay }: Settings,
+  path: string,
+  problems: SettingsProblem[],
+): Promise<void> {
+  const content = await contentOf('--cni-conf-file', path, problems);
+  try {
+    const ours = { socketPath: files.socket, bridge: overlay.bridge };
+    if (content !== undefined) completedConflist(content.toString(), ours);
+  } catch (error) {
+    problems.push({ where: '--cni-conf-file', problem: `${path}: ${messageWithCauses(error)}` });
   }
 }
 

@@ -152,8 +152,12 @@ const deviceOf = (longest: number): Kind<string> =>
   );
 
 export const deviceKind: Kind<string> = deviceOf(15);
-/** The IPv6 device's name has one character more. */
-export const vxlanDeviceKind: Kind<string> = deviceOf(14);
+/** The IPv6 device's name has one character more. `<VNI>` at its end stands for the network's. */
+export const vxlanDeviceKind: Kind<string> = matching(
+  /^(?!\.{1,2}$)([A-Za-z0-9_.-]{1,14}|[A-Za-z0-9_.-]{1,8}<VNI>)$/,
+  'DEVICE',
+  'must be an interface name: 1 to 14 letters, digits, "_", "." or "-", or at most 8 and <VNI> behind them',
+);
 
 /** An interface, by its name or by an address that it has. */
 export const interfaceOrAddress: Kind<string> = {

@@ -46,8 +46,14 @@ export async function loadSettings(sources: Sources): Promise<LoadedSettings> {
     probe: values.probe ? { intervalMs: values['probe-interval'] } : undefined,
     overlay: overlaySettings(values, check),
     files: fileSettings(values, check),
-    cni: { confDir: values['cni-conf-dir'], binDir: values['cni-bin-dir'] },
+    cni: {
+      confDir: values['cni-conf-dir'],
+      confFile: values['cni-conf-file'],
+      binDir: values['cni-bin-dir'],
+      dataDir: values['cni-data-dir'],
+    },
     http: values.http,
+    healthz: values.healthz,
     log: { level: values['log-level'], format: values['log-format'] },
   };
   check.done();
@@ -269,6 +275,7 @@ function overlaySettings(values: OptionValues, check: Check): OverlaySettings {
     datapath,
     device,
     bridge,
+    takeOver: values['take-over'],
     masquerade: values['ip-masq'],
     peerFilter: values['peer-filter'],
     podFilter: values['pod-filter'],

@@ -257,7 +257,8 @@ const overlay = {
     group: 'overlay',
     example: 'vtep.1',
     help: 'The VXLAN device’s name; the one over an IPv6 underlay has a 6 behind it.',
-    details: 'Without it, that one is called vtep6.<VNI>.',
+    details:
+      'Without it, that one is called vtep6.<VNI>. <VNI> at the end of a name stands for the VNI of the network; flannel.<VNI> has flannel-v6.<VNI> beside it.',
   }),
   bridge: withDefault(deviceKind, 'vtep0', {
     group: 'overlay',
@@ -279,6 +280,12 @@ const overlay = {
     group: 'overlay',
     live: true,
     help: 'Drop what a pod sends from another address or MAC than its own.',
+  }),
+  'take-over': withDefault(choice(['auto', 'devices', 'none']), 'auto', {
+    group: 'overlay',
+    help: 'Where flannel was: auto takes over its devices, pods and addresses; devices leaves pods to its CNI plugins; none leaves everything alone.',
+    details:
+      'It happens once, at the start, where a device flannel.<VNI> with the parameters of the network stands and no flanneld runs. The devices keep their names and MACs; see manifests/flannel.md and `vtepd migrate --help`.',
   }),
   'resync-interval': withDefault(duration({ minMs: 1000, maxMs: 3_600_000 }), '30s', {
     group: 'overlay',
@@ -310,9 +317,18 @@ const cni = {
     help: 'Where the container runtime reads CNI configurations; given, the daemon installs its plugin and its configuration there once ready.',
     details: '`vtepd cni install` does the same once, to /etc/cni/net.d unless told otherwise.',
   }),
+  'cni-conf-file': optional(path, "vtepd's own: its plugin, then portmap", {
+    group: 'cni',
+    example: '/etc/vtepd/cni-conf.json',
+    help: "A CNI configuration list to install in the place of vtepd's own. Its vtepd-cni entry gets the socket and the bridge where it names none.",
+  }),
   'cni-bin-dir': withDefault(path, '/opt/cni/bin', {
     group: 'cni',
     help: 'Where the container runtime looks for CNI plugins.',
+  }),
+  'cni-data-dir': withDefault(path, '/var/lib/cni', {
+    group: 'cni',
+    help: 'Where runtimes and the reference plugins keep what they know of pods: read when those of flannel are taken over.',
   }),
 };
 
@@ -322,6 +338,11 @@ const operations = {
     live: true,
     help: 'Where /healthz, /readyz, /metrics and /api/v1/status are served, or off.',
   }),
+  healthz: withDefault(listenAddress, 'off', {
+    group: 'operations',
+    example: '0.0.0.0:10254',
+    help: 'Where /healthz is served besides, and nothing else: an address for a kubelet, which --http should not be.',
+  }),
   'log-level': withDefault(choice(LOG_LEVELS), 'info', {
     group: 'operations',
     live: true,
@@ -330,7 +351,7 @@ const operations = {
   'log-format': withDefault(choice(LOG_FORMATS), 'text', {
     group: 'operations',
     live: true,
-    help: 'Lines for people, or JSON objects; to standard error.',
+    help: "Lines for people, JSON objects, or lines for systemd's journal; to standard error.",
   }),
 };
 

@@ -71,6 +71,8 @@ export interface OverlaySettings {
   /** Absent: `vtep.<VNI>`; see deviceName(). */
   readonly device?: string | undefined;
   readonly bridge: string;
+  /** What becomes of a flannel that was here before. */
+  readonly takeOver: 'auto' | 'devices' | 'none';
   /** What leaves the overlay gets the node's address. */
   readonly masquerade: boolean;
   /** Encapsulated packets are accepted from known peers only. */
@@ -91,7 +93,13 @@ export interface FileSettings {
 export interface CniSettings {
   /** Absent: the daemon installs nothing. */
   readonly confDir?: string | undefined;
+  /** An operator's configuration list, installed in the place of ours. */
+  readonly confFile?: string | undefined;
   readonly binDir: string;
+  /** The network's name where pods were taken over under it; absent: ours. */
+  readonly network?: string | undefined;
+  /** Runtimes' and the reference plugins' own. */
+  readonly dataDir: string;
 }
 
 export interface HttpAddress {
@@ -111,6 +119,8 @@ export interface Settings {
   readonly cni: CniSettings;
   /** Absent: off. */
   readonly http?: HttpAddress | undefined;
+  /** Where /healthz is served besides, alone; absent: nowhere. */
+  readonly healthz?: HttpAddress | undefined;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
 }
 
@@ -119,19 +129,30 @@ export const socketPath = (runDir: string): string => join(runDir, 'vtepd.sock')
 
 /**
  * The VXLAN device's name: `vtep.<VNI>`, and `vtep6.<VNI>` for packets over an IPv6 underlay, unless
- * `--device` says otherwise (then with a 6 behind it).
+ * `--device` says otherwise (then with a 6 behind it; that of flannel.1 is flannel-v6.1, as flannel has it).
  */
-export function deviceName(overlay: OverlaySettings, family: Family, vni: number): string {
-  if (overlay.device !== undefined) return family === 'ipv4' ? overlay.device : `${overlay.device}6`;
-  return `${family === 'ipv4' ? 'vtep' : 'vtep6'}.${vni}`;
+export function deviceName({ device }: OverlaySettings, family: Family, vni: number): string {
+  if (device === undefined) return `${family === 'ipv4' ? 'vtep' : 'vtep6'}.${vni}`;
+  const name = device.replace(VNI_PLACE, String(vni));
+  return family === 'ipv4' ? name : ipv6DeviceName(name);
 }
 
+/** In --device, at its end: the network's VNI. */
+export const VNI_PLACE = '<VNI>';
+
+const ipv6DeviceName = (name: string): string =>
+  /^flannel\.\d{1,4}$/.test(name) ? name.replace('.', '-v6.') : `${name}6`;
+
 /** Whether a link of this name is made by vtepd, whatever the network says. */
-export const isDeviceName = (overlay: OverlaySettings, name: string): boolean =>
-  name === overlay.bridge ||
+export function isDeviceName({ device, bridge }: OverlaySettings, name: string): boolean {
   // With a ~ behind it while another takes its place.
-  /^vtep6?\.[0-9]+~?$/.test(name) ||
-  (overlay.device !== undefined && [overlay.device, `${overlay.device}6`].includes(name));
+  if (name === bridge || /^vtep6?\.[0-9]+~?$/.test(name)) return true;
+  if (device === undefined) return false;
+  if (!device.includes(VNI_PLACE)) return [device, ipv6DeviceName(device)].includes(name);
+  const prefix = device.replace(VNI_PLACE, '');
+  const isOfPrefix = name.startsWith(prefix) && /^\d+~?$/.test(name.slice(prefix.length));
+  return isOfPrefix || (prefix === 'flannel.' && /^flannel-v6\.\d+~?$/.test(name));
+}
 
 /** Every secret that the settings hold, for openLog. */
 export function secretsOf(settings: Pick<Settings, 'store'>): string[] {

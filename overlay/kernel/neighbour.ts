@@ -35,6 +35,7 @@ import {
 const NDA_DST = 1;
 const NDA_LLADDR = 2;
 const NDA_IFINDEX = 8;
+const NDA_MASTER = 9;
 
 /** The entry is in the device's own table, not in the bridge that the device is a port of. */
 const NTF_SELF = 0x02;
@@ -80,6 +81,22 @@ export function listFdb(netlink: NetlinkSocket, linkIndex: number): FdbEntry[] {
     { type: RTM_GETNEIGH, flags: 0, write: (w) => neighbourHeader(w, AF_BRIDGE, linkIndex, 0, 0) },
     onLink,
     'list the FDB',
+  );
+}
+
+/** `bridge fdb show br BRIDGE state` not permanent: behind which port each MAC was seen last. */
+export function listLearned(netlink: NetlinkSocket, bridgeIndex: number): Map<Mac, number> {
+  const learned = ({ type, body }: NetlinkMessage): readonly [Mac, number] | undefined => {
+    if (type !== RTM_NEWNEIGH || body.length < 12 || body[0] !== AF_BRIDGE) return undefined;
+    const found = attributes(body, 12);
+    const mac = found[NDA_LLADDR];
+    const permanent = (body.readUInt16LE(8) & NUD_PERMANENT) !== 0;
+    if (mac?.length !== 6 || permanent || readU32(found[NDA_MASTER]) !== bridgeIndex) return undefined;
+    return [macFromBytes(mac), body.readInt32LE(4)];
+  };
+  const write = (w: MessageWriter): void => neighbourHeader(w, AF_BRIDGE, 0, 0, 0);
+  return new Map(
+    netlink.dump({ type: RTM_GETNEIGH, flags: 0, write }, learned, `list what bridge ${bridgeIndex} learned`),
   );
 }
 

@@ -42,7 +42,8 @@ export class LabNode {
   daemon: LabDaemon | undefined;
   /** What the next daemon is told to carry its tunnels with. */
   datapath: 'kernel' | 'userspace';
-  private readonly daemonArguments: readonly string[];
+  /** What its daemon is told, and commands that are to find the same. */
+  readonly daemonArguments: readonly string[];
   private nextPod = 1;
 
   private constructor({ number, run, dir, underlay, daemonArguments, datapath }: NodePlan) {

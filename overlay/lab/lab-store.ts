@@ -140,6 +140,14 @@ export class EtcdLabStore implements LabStore {
     this.server?.process.unref();
   }
 
+  /** The same, running on: a watch. Its owner stops it. @throws CommandError */
+  startEtcdctl(args: readonly string[]): Promise<Child> {
+    return start(...inside(this.namespace, ['etcdctl', '--endpoints', this.url, ...args]), {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      env: { ...process.env, ETCDCTL_API: '3' },
+    });
+  }
+
   /** Debian's client, in the underlay's namespace. @throws CommandError */
   etcdctl(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
     return runInside(this.namespace, ['etcdctl', '--endpoints', this.url, '--command-timeout=2s', ...args], {

@@ -5,7 +5,14 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod/v3';
-import { type Family, isUnicastMac, localMac, type Mac, tryMac } from '../../store/address.ts';
+import {
+  type Family,
+  isUnicastMac,
+  localMac,
+  type Mac,
+  type PerFamily,
+  tryMac,
+} from '../../store/address.ts';
 import type { Lease, NetworkConfig } from '../../store/lease.ts';
 import { decodeLease, encodeLease, isMalformed } from '../../store/lease-codec.ts';
 import { encodeNetworkConfig, parseNetworkConfig } from '../../store/network-config.ts';
@@ -38,8 +45,8 @@ export interface NodeIdentity {
 }
 
 export class NodeMemory {
-  readonly identity: NodeIdentity;
   readonly #path: string;
+  #identity: NodeIdentity;
   #lease: Lease | undefined;
   #formerLeases: readonly Lease[] = [];
   #networks: readonly NetworkConfig[] = [];
@@ -49,14 +56,32 @@ export class NodeMemory {
     this.#path = join(stateDir, 'node.json');
     const known = this.#read(log);
     if (known !== undefined) {
-      this.identity = { vtepMac: known.vtepMAC, bridgeMac: known.bridgeMAC };
+      this.#identity = { vtepMac: known.vtepMAC, bridgeMac: known.bridgeMAC };
       this.#lease = known.lease === undefined ? undefined : readable(known.lease)[0];
       this.#formerLeases = known.formerLeases.flatMap(readable);
       this.#networks = known.networks.flatMap(readableNetwork);
       return;
     }
     const mac = (): Mac => localMac(random(new Uint8Array(6)));
-    this.identity = { vtepMac: { ipv4: mac(), ipv6: mac() }, bridgeMac: mac() };
+    this.#identity = { vtepMac: { ipv4: mac(), ipv6: mac() }, bridgeMac: mac() };
+    this.#write();
+  }
+
+  get identity(): NodeIdentity {
+    return this.#identity;
+  }
+
+  /** Devices of another program become ours: their MACs and, where it is known, their lease. */
+  takeOver(
+    { vtepMac, bridgeMac }: { readonly vtepMac: PerFamily<Mac>; readonly bridgeMac: Mac | undefined },
+    lease: Lease | undefined,
+  ): void {
+    const before = this.#identity;
+    this.#identity = {
+      vtepMac: { ipv4: vtepMac.ipv4 ?? before.vtepMac.ipv4, ipv6: vtepMac.ipv6 ?? before.vtepMac.ipv6 },
+      bridgeMac: bridgeMac ?? before.bridgeMac,
+    };
+    this.#lease = lease ?? this.#lease;
     this.#write();
   }
 
@@ -107,7 +132,7 @@ export class NodeMemory {
   }
 
   #write(): void {
-    const { vtepMac, bridgeMac } = this.identity;
+    const { vtepMac, bridgeMac } = this.#identity;
     const file: z.input<typeof fileSchema> = {
       vtepMAC: vtepMac,
       bridgeMAC: bridgeMac,

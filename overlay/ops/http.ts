@@ -22,6 +22,8 @@ export interface HttpSources {
   status(): StatusReport;
   metrics(): Promise<string>;
   readonly metricsType: string;
+  /** The one path that there is, on an address that others than operators reach. */
+  readonly only?: '/healthz' | undefined;
 }
 
 export interface HttpServer {
@@ -70,7 +72,7 @@ export async function serveHttp(
   );
   server.timeout = STALLED_MS;
   server.maxConnections = MAX_CONNECTIONS;
-  await listening(server, address);
+  await listening(server, address, sources.only === undefined ? '--http' : '--healthz');
   const close = once(() => closed(server));
   const onAbort = () => void close();
   signal.addEventListener('abort', onAbort, { once: true });
@@ -81,14 +83,15 @@ export async function serveHttp(
   return { address: { host: address.host, port: (server.address() as AddressInfo).port }, close };
 }
 
-function listening(server: Server, { host, port }: HttpAddress): Promise<void> {
+function listening(server: Server, { host, port }: HttpAddress, option: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const onError = (error: NodeJS.ErrnoException) => {
       const place = formatHttpAddress({ host, port });
+      const change = `give ${option} another address, or off`;
       const remedy =
         error.code === 'EADDRINUSE'
-          ? 'something listens there already (another vtepd?): stop it, or give --http another address, or off'
-          : 'give --http another address, or off';
+          ? `something listens there already (another vtepd?): stop it, or ${change}`
+          : change;
       reject(new HttpListenError(`cannot listen on ${place} (${error.code}): ${remedy}`, { cause: error }));
     };
     server.once('error', onError);
@@ -113,15 +116,16 @@ function once<T>(make: () => T): () => T {
   };
 }
 
+const PATHS: readonly string[] = ['/healthz', '/readyz', '/metrics', '/api/v1/status'];
+
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   sources: HttpSources,
 ): Promise<void> {
   const path = (request.url ?? '/').replace(/[?#].*$/s, '');
-  const isKnown = ['/healthz', '/readyz', '/metrics', '/api/v1/status'].includes(path);
-  if (!isKnown)
-    return text(response, 404, 'not found; there is /healthz, /readyz, /metrics, /api/v1/status\n');
+  const known = sources.only === undefined ? PATHS : [sources.only];
+  if (!known.includes(path)) return text(response, 404, `not found; there is ${known.join(', ')}\n`);
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('Allow', 'GET, HEAD');
     return text(response, 405, 'only GET and HEAD\n');

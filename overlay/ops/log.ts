@@ -6,7 +6,7 @@
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-export const LOG_FORMATS = ['text', 'json'] as const;
+export const LOG_FORMATS = ['text', 'json', 'journal'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 /** What a line can say beside its message. Use these names; add one only for what none of them means. */

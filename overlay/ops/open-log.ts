@@ -1,5 +1,7 @@
 /**
- * The daemon's log as it is written: one line an event, to stderr, as text for people or JSON for machines.
+ * The daemon's log as it is written: one line an event, to stderr, as text for people, as JSON for machines, or
+ * as text for systemd's journal, which has times of its own and reads a line's priority from its beginning
+ * (sd-daemon(3)).
  *
  * Text from peers, runtimes and the kernel ends up here: it is made printable, so that nobody can forge a
  * line, and secrets are replaced before anything is formatted.
@@ -51,7 +53,7 @@ export function openLog(options: LogOptions): OpenLog {
   });
   const log = logOver((entry) => {
     if (LOG_LEVELS.indexOf(entry.level) < LOG_LEVELS.indexOf(level)) return;
-    const render = format === 'json' ? jsonLine : textLine;
+    const render = RENDERERS[format];
     logger.log(entry.level, render(entry, now(), { redact, stacks: level === 'debug' }));
   });
   const configure: OpenLog['configure'] = (changed) => {
@@ -74,20 +76,38 @@ interface RenderContext {
   readonly stacks: boolean;
 }
 
+type Renderer = (entry: LogEntry, time: Date, context: RenderContext) => string;
+
 /** `2026-01-31T12:00:00.000Z info  message key=value key="two words"` */
-function textLine(entry: LogEntry, time: Date, context: RenderContext): string {
-  let line = `${time.toISOString()} ${entry.level.padEnd(5)} ${printable(context.redact(entry.message))}`;
+const textLine: Renderer = (entry, time, context) =>
+  `${time.toISOString()} ${entry.level.padEnd(5)} ${messageAndFields(entry, context)}`;
+
+/** syslog(3)'s numbers. */
+const PRIORITIES: Readonly<Record<LogLevel, number>> = { error: 3, warn: 4, info: 6, debug: 7 };
+
+/** `<6>message key=value key="two words"` */
+const journalLine: Renderer = (entry, _time, context) =>
+  `<${PRIORITIES[entry.level]}>${messageAndFields(entry, context)}`;
+
+function messageAndFields(entry: LogEntry, context: RenderContext): string {
+  let line = printable(context.redact(entry.message));
   for (const [key, value] of Object.entries(plainFields(entry.fields, context))) {
     line += ` ${key}=${textValue(value)}`;
   }
   return line;
 }
 
-function jsonLine(entry: LogEntry, time: Date, context: RenderContext): string {
+const jsonLine: Renderer = (entry, time, context) => {
   const head = { time: time.toISOString(), level: entry.level, message: context.redact(entry.message) };
   // The head comes last as well, so that no field can pass for it.
   return JSON.stringify({ ...head, ...plainFields(entry.fields, context), ...head });
-}
+};
+
+const RENDERERS: Readonly<Record<LogFormat, Renderer>> = {
+  text: textLine,
+  json: jsonLine,
+  journal: journalLine,
+};
 
 type PlainValue = string | number | boolean | null;
 

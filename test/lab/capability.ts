@@ -23,6 +23,8 @@ export function need(context: Context, ...programs: readonly string[]): void {
 const NOT_PROGRAMS: Readonly<Record<string, () => boolean>> = {
   'raw-socket': canProbe,
   '/dev/net/tun': () => existsSync('/dev/net/tun'),
+  'the reference CNI plugins': () =>
+    ['bridge', 'host-local'].every((name) => existsSync(`/usr/lib/cni/${name}`)),
 };
 
 function canProbe(): boolean {

@@ -17,7 +17,18 @@ import { openEmbeddedStore } from '../../../store/embedded/embedded-store.ts';
 import { statusReport } from '../ops/status-report.ts';
 
 const VTEPD = join(import.meta.dirname, '../../../overlay/cli/vtepd.js');
-const COMMANDS = ['run', 'demo', 'status', 'bench', 'leases', 'cni', 'cleanup', 'config', 'version'];
+const COMMANDS = [
+  'run',
+  'demo',
+  'status',
+  'bench',
+  'leases',
+  'cni',
+  'cleanup',
+  'migrate',
+  'config',
+  'version',
+];
 
 interface Ended {
   readonly code: number | null;

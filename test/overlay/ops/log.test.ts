@@ -46,6 +46,17 @@ describe('ops: log', () => {
     ]);
   });
 
+  it('writes a line for the journal: its priority first, and no time', async () => {
+    const write = (log: Log) => {
+      log.error('a\n<0>forged', { reason: 'two words' });
+      log.warn('b');
+      log.info('c', { count: 2 });
+      log.debug('d');
+    };
+    const lines = await linesOf(write, { format: 'journal', level: 'debug' });
+    expect(lines).to.deep.equal(['<3>a\\n<0>forged reason="two words"', '<4>b', '<6>c count=2', '<7>d']);
+  });
+
   it('writes a JSON object for machines, whose head no field can replace', async () => {
     const [line = ''] = await linesOf(
       (log) => log.info('hello', { level: 'error', message: 'x', count: 2, list: [1] }),

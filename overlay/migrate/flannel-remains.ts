@@ -1,0 +1,129 @@
+/**
+ * What flannel left and ours replaces: its routes, its packet filter rules, its CNI configuration. They go when
+ * ours stand, not before, so that no packet is ever without a way; and each start looks again, for a flanneld
+ * that was started in between makes them anew.
+ */
+import { access, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CONFLIST_NAME } from '../../cni-shim/conflist.ts';
+import { formatSubnet, subnetContains } from '../../store/address.ts';
+import { clusterNetworksOf, type WantedOverlay } from '../desired/overlay.ts';
+import { listFlannelRules } from '../kernel/flannel-rules.ts';
+import { findLink } from '../kernel/link.ts';
+import type { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import { deleteRoute, listOthersRoutes, type Route, RT_TABLE_MAIN } from '../kernel/route.ts';
+import type { Log } from '../ops/log.ts';
+import { SET_ASIDE, type TakenOver } from './taken-over.ts';
+
+/** flannel names no protocol of its own: its routes have what a route has by default (RTPROT_BOOT). */
+const DEFAULT_PROTOCOL = 3;
+const RETRY_MS = 10_000;
+
+export interface RemainsOptions {
+  readonly record: TakenOver;
+  readonly netlink: NetlinkSocket;
+  /** Where ours was installed; absent: the daemon installs none. */
+  readonly confDir: string | undefined;
+  readonly log: Log;
+}
+
+export class FlannelRemains {
+  readonly #options: RemainsOptions;
+  #state: 'left' | 'removing' | 'gone' = 'left';
+  #removing: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+
+  constructor(options: RemainsOptions) {
+    this.#options = options;
+  }
+
+  /** Everything of ours stands. Returns at once; told again and again, it does its work once. */
+  ready(wanted: WantedOverlay): void {
+    if (this.#state !== 'left') return;
+    this.#state = 'removing';
+    this.#removing = this.#remove(wanted).then(
+      () => {
+        this.#state = 'gone';
+      },
+      (error: unknown) => {
+        this.#options.log.warn('something of flannel’s could not be removed; trying again', { error });
+        this.#retry = setTimeout(() => {
+          this.#state = 'left';
+        }, RETRY_MS);
+      },
+    );
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#retry);
+    await this.#removing;
+  }
+
+  async #remove(wanted: WantedOverlay): Promise<void> {
+    const { log, record, confDir } = this.#options;
+    const removed = this.#removeRoutes(wanted);
+    if (removed.length > 0)
+      log.info('removed routes of flannel’s', { count: removed.length, subnets: removed });
+    for (const rules of await listFlannelRules()) {
+      if (rules.needed) {
+        log.warn('rules of flannel’s stay: the chain before them drops what nobody accepts', {
+          rules: rules.name,
+        });
+        continue;
+      }
+      await rules.remove();
+      log.info('removed rules of flannel’s', { rules: rules.name });
+    }
+    if (record.conflist !== undefined && record.pods && confDir !== undefined) {
+      await setAside(record.conflist, confDir, log);
+    }
+  }
+
+  #removeRoutes(wanted: WantedOverlay): string[] {
+    const { netlink, record } = this.#options;
+    const routes = wanted.families.flatMap((family) => {
+      const device = wanted.vxlan[family]?.name;
+      const links = [wanted.underlay.link.index, device && findLink(netlink, device)?.index];
+      return listOthersRoutes(netlink, family).filter(
+        (route) => links.includes(route.linkIndex) && isFlannelRoute(route, wanted),
+      );
+    });
+    const failures = netlink.execute(
+      routes.map((route) => deleteRoute(route)),
+      (i) => `remove ${record.from}'s route to ${routes[i] && formatSubnet(routes[i].destination)}`,
+    );
+    const failure = failures.find(({ error }) => error.code !== 'ESRCH');
+    if (failure !== undefined) throw failure.error;
+    return routes.map(({ destination }) => formatSubnet(destination));
+  }
+}
+
+/** A node's subnet of the cluster by a gateway, on a device that flannel uses, and nobody's by protocol. */
+export function isFlannelRoute(route: Route, wanted: WantedOverlay): boolean {
+  const { destination, gateway, protocol, table, unicast } = route;
+  if (!unicast || table !== RT_TABLE_MAIN || protocol !== DEFAULT_PROTOCOL || gateway === undefined)
+    return false;
+  const length = wanted.network.networks[destination.family]?.subnetLength;
+  if (destination.prefixLength !== length) return false;
+  return clusterNetworksOf(wanted, destination.family).some((network) =>
+    subnetContains(network, destination),
+  );
+}
+
+/** A runtime takes the first list by name: flannel's would go on winning. Not before ours is there. */
+async function setAside(path: string, confDir: string, log: Log): Promise<void> {
+  if (!(await isThere(path))) return;
+  if (!(await isThere(join(confDir, CONFLIST_NAME))))
+    throw new Error(`${CONFLIST_NAME} is not installed yet`);
+  await rename(path, path + SET_ASIDE);
+  log.info('set flannel’s CNI configuration aside', { path: path + SET_ASIDE });
+}
+
+export async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
