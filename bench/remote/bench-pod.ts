@@ -1,6 +1,5 @@
 /** A pod for a measurement on a real node: attached as a runtime would, by the node's own CNI configuration. */
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { run } from '../../overlay/lab/command.ts';
 import { Pod } from '../../overlay/lab/pod.ts';
 import { PathUnavailableError } from '../paths/data-path.ts';
@@ -22,11 +21,8 @@ export async function attachBenchPod({ confDir, binDir = BIN_DIR }: PodFolders):
 
 /** An interface's MTU, in a namespace or outside of any; undefined where it cannot be read. */
 export async function mtuOf(namespace: string | undefined, device: string): Promise<number | undefined> {
-  if (namespace === undefined) {
-    const text = await readFile(`/sys/class/net/${device}/mtu`, 'utf8').catch(() => undefined);
-    return text === undefined ? undefined : Number(text);
-  }
-  const { stdout } = await run('ip', ['-n', namespace, 'link', 'show', device], { tolerant: true });
+  const where = namespace === undefined ? [] : ['-n', namespace];
+  const { stdout } = await run('ip', [...where, 'link', 'show', device], { tolerant: true });
   const mtu = /\bmtu (\d+)/.exec(stdout)?.[1];
   return mtu === undefined ? undefined : Number(mtu);
 }
