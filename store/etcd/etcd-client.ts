@@ -1,15 +1,21 @@
 /**
  * Calls to an etcd of several endpoints, one attempt at a time and never blindly repeated.
  *
- * etcd3 brings the protocol and one connection pool an endpoint; its retries, circuit breakers, token cache
- * and managers are not used, because each of them repeats or hides what must be known here. grpc-js itself
+ * etcd3 brings the protocol and the connections to an endpoint; its retries, circuit breakers, token cache and
+ * managers are not used, because each of them repeats or hides what must be known here. grpc-js itself
  * reconnects.
  *
  * A read goes from endpoint to endpoint until one answers. A write moves on only while nothing has been sent:
  * once it may have taken effect it fails as LostAnswerError, and whoever wrote reads back. The endpoint that
  * answered last is asked first. Every attempt has a deadline, so that one that hangs costs that and no more.
  */
-import type { Client, ClientDuplexStream, ClientUnaryCall, Metadata, ServiceError } from '@grpc/grpc-js';
+import {
+  type Client,
+  type ClientDuplexStream,
+  type ClientUnaryCall,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import type {
   IAuthenticateRequest,
   IAuthenticateResponse,
@@ -26,10 +32,10 @@ import type {
   IWatchRequest,
   IWatchResponse,
 } from 'etcd3';
-import type { ConnectionPool } from 'etcd3/lib/connection-pool.js';
+import type { Host } from 'etcd3/lib/connection-pool.js';
 import { StoreAccessError, StoreUnavailableError } from '../errors.ts';
 import { callError, RefusedCallError, wantsNewToken, wasNotSent } from './call-errors.ts';
-import { connectionPool, type EtcdClientOptions } from './connection-pool.ts';
+import { connectTo, type EtcdClientOptions } from './connection-pool.ts';
 import { EtcdStream } from './etcd-stream.ts';
 
 interface Unary {
@@ -50,7 +56,7 @@ type Callback = (error: ServiceError | null, response?: unknown) => void;
 
 export class EtcdClient {
   readonly #options: EtcdClientOptions;
-  #pools: readonly ConnectionPool[];
+  #hosts: readonly Host[];
   /** What is under way: ended by `close`. A set, not a signal, for a thousand claims may be under way. */
   readonly #underWay = new Set<() => void>();
   #closed = false;
@@ -61,7 +67,7 @@ export class EtcdClient {
 
   constructor(options: EtcdClientOptions) {
     this.#options = options;
-    this.#pools = this.#connect();
+    this.#hosts = this.#connect();
   }
 
   /** Asks endpoint after endpoint until one answers. @throws StoreUnavailableError, StoreAccessError */
@@ -79,11 +85,7 @@ export class EtcdClient {
     this.#requireOpen();
     const [service, method] = name.split('.') as [Service, string];
     const index = this.#preferred;
-    const { client, metadata } = await this.#clientOf(
-      index,
-      service,
-      await this.#currentToken(index, signal),
-    );
+    const { client, metadata } = this.#clientOf(index, service, await this.#currentToken(index, signal));
     // A member that lost its leader ends the stream instead of keeping it silent.
     metadata.set('hasleader', 'true');
     const open = (client as unknown as Record<string, StreamMethod>)[method];
@@ -103,20 +105,20 @@ export class EtcdClient {
   /** Ends every connection, and what is under way on it; the next call connects anew. */
   reconnect(): void {
     if (this.#closed) return;
-    const old = this.#pools;
-    this.#pools = this.#connect();
+    const old = this.#hosts;
+    this.#hosts = this.#connect();
     for (const cancel of [...this.#underWay]) cancel();
-    for (const pool of old) pool.close();
+    for (const host of old) host.close();
   }
 
   close(): void {
     this.#closed = true;
     for (const cancel of [...this.#underWay]) cancel();
-    for (const pool of this.#pools) pool.close();
+    for (const host of this.#hosts) host.close();
   }
 
-  #connect(): ConnectionPool[] {
-    return this.#options.endpoints.map((endpoint) => connectionPool(endpoint, this.#options));
+  #connect(): Host[] {
+    return this.#options.endpoints.map((endpoint) => connectTo(endpoint, this.#options));
   }
 
   async #rotate<N extends keyof Unary>(
@@ -126,7 +128,7 @@ export class EtcdClient {
     repeatable: boolean,
   ): Promise<Unary[N][1]> {
     let failure: Error | undefined;
-    for (let attempt = 0; attempt < this.#pools.length; attempt++) {
+    for (let attempt = 0; attempt < this.#hosts.length; attempt++) {
       const index = this.#preferred;
       try {
         return await this.#withToken(index, name, request, signal);
@@ -197,7 +199,7 @@ export class EtcdClient {
     signal?.throwIfAborted();
     this.#requireOpen();
     const [service, method] = name.split('.') as [Service, string];
-    const { client, metadata } = await this.#clientOf(index, service, token);
+    const { client, metadata } = this.#clientOf(index, service, token);
     const send = (client as unknown as Record<string, Method>)[method];
     if (send === undefined) throw new TypeError(`etcd has no ${name}`);
     const deadline = Date.now() + this.#options.callTimeoutMs;
@@ -214,23 +216,17 @@ export class EtcdClient {
     });
   }
 
-  async #clientOf(index: number, service: Service, token: string | undefined) {
-    const pool = this.#pools[index];
-    if (pool === undefined) throw new StoreUnavailableError('etcd: no endpoint is configured');
-    // etcd3's own authentication is not configured: the metadata is new and empty.
-    const found = await pool.withConnection(
-      service,
-      ({ client, metadata }): { client: Client; metadata: Metadata } => ({
-        client,
-        metadata,
-      }),
-    );
-    if (token) found.metadata.set('token', token);
-    return found;
+  #clientOf(index: number, service: Service, token: string | undefined) {
+    const host = this.#hosts[index];
+    if (host === undefined) throw new StoreUnavailableError('etcd: no endpoint is configured');
+    const client: Client = host.getServiceClient(service);
+    const metadata = new Metadata();
+    if (token) metadata.set('token', token);
+    return { client, metadata };
   }
 
   #rotateFrom(index: number): void {
-    if (this.#preferred === index) this.#preferred = (index + 1) % this.#pools.length;
+    if (this.#preferred === index) this.#preferred = (index + 1) % this.#hosts.length;
   }
 
   #urlOf(index: number): string {

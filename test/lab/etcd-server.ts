@@ -167,7 +167,11 @@ export async function freePort(): Promise<number> {
 }
 
 /** An authority, and a certificate for a server and client on the loopback, as files in a directory. */
-export async function makeCertificates(dir: string, commonName: string): Promise<EtcdTls> {
+export async function makeCertificates(
+  dir: string,
+  commonName: string,
+  names = 'IP:127.0.0.1',
+): Promise<EtcdTls> {
   const file = (name: string) => join(dir, name);
   const openssl = (...args: string[]) => run('openssl', args);
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
@@ -193,7 +197,7 @@ export async function makeCertificates(dir: string, commonName: string): Promise
     file('node.csr'),
   );
   const extension = file('node.ext');
-  await writeFile(extension, 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n');
+  await writeFile(extension, `subjectAltName=${names}\nextendedKeyUsage=serverAuth,clientAuth\n`);
   await openssl(
     ...['x509', '-req', '-in', file('node.csr'), '-CA', file('ca.pem'), '-CAkey', file('ca.key')],
     ...['-CAcreateserial', '-days', '2', '-extfile', extension, '-out', file('node.pem')],

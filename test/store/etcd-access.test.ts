@@ -1,5 +1,5 @@
 /** TLS, client certificates, users and roles of a real etcd. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -10,6 +10,7 @@ import { parseNetworkConfig } from '../../store/network-config.ts';
 import { need } from '../lab/capability.ts';
 import { EtcdServer, type EtcdTls, makeCertificates } from '../lab/etcd-server.ts';
 import { failure, NETWORK, never, node, remembered, TTL_MS, until, watchUntil } from './store-lab.ts';
+import { TcpProxy } from './tcp-proxy.ts';
 
 const PREFIX = '/secured/network';
 const ROOT = ['--user', 'root:very-secret'];
@@ -33,11 +34,15 @@ describe('store/etcd access', () => {
     stores.push(store);
     return store;
   }
-  const pem = () => ({
-    ca: readFileSync(tls.caFile),
-    certificate: readFileSync(tls.certFile),
-    key: readFileSync(tls.keyFile),
+  const pem = ({ caFile, certFile, keyFile } = tls) => ({
+    ca: readFileSync(caFile),
+    certificate: readFileSync(certFile),
+    key: readFileSync(keyFile),
   });
+  const subfolder = (name: string): string => {
+    mkdirSync(join(dir, name));
+    return join(dir, name);
+  };
 
   afterEach(async () => {
     for (const store of stores.splice(0)) await store.close();
@@ -72,11 +77,30 @@ describe('store/etcd access', () => {
       expect(batches.at(-1)?.changes).to.have.lengthOf(1);
     });
 
+    it('takes a certificate for what the endpoint is called only: an address or a name', async () => {
+      const elsewhere = await TcpProxy.open(server.port, '127.0.0.2');
+      const named = await makeCertificates(subfolder('named'), 'node', 'DNS:localhost,IP:127.0.0.1');
+      const byName = await EtcdServer.start({ tls: named });
+      try {
+        for (const host of ['localhost', '127.0.0.1']) {
+          await open({ ...pem(named), endpoints: [`https://${host}:${byName.port}`] }).snapshot(never);
+        }
+        for (const endpoint of [
+          elsewhere.url.replace('http:', 'https:'),
+          `https://localhost:${server.port}`,
+        ]) {
+          const refused = await failure(open({ ...pem(), endpoints: [endpoint] }).snapshot(never));
+          expect(refused, endpoint).to.be.instanceOf(StoreAccessError);
+          expect(String(refused)).to.match(/certificate/);
+        }
+      } finally {
+        await byName.close();
+        await elsewhere.close();
+      }
+    });
+
     it('names wrong or missing ones as what is to be mended', async () => {
-      const other = join(dir, 'other');
-      const { mkdir } = await import('node:fs/promises');
-      await mkdir(other);
-      const foreign = await makeCertificates(other, 'node');
+      const foreign = await makeCertificates(subfolder('other'), 'node');
       const wrongAuthority = await failure(
         open({ ...pem(), ca: readFileSync(foreign.caFile) }).snapshot(never),
       );

@@ -17,13 +17,14 @@ export class TcpProxy {
     this.url = url;
   }
 
-  static async open(targetPort: number): Promise<TcpProxy> {
+  /** @param at where it listens: another of the loopback's addresses */
+  static async open(targetPort: number, at = '127.0.0.1'): Promise<TcpProxy> {
     const server = createServer();
-    server.listen(0, '127.0.0.1');
+    server.listen(0, at);
     await once(server, 'listening');
     const address = server.address();
     if (address === null || typeof address === 'string') throw new Error('no port');
-    const proxy = new TcpProxy(server, `http://127.0.0.1:${address.port}`);
+    const proxy = new TcpProxy(server, `http://${at}:${address.port}`);
     server.on('connection', (client) => proxy.#join(client, targetPort));
     return proxy;
   }
