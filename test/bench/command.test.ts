@@ -246,10 +246,11 @@ describe('vtepd bench between two machines', function () {
   });
 
   it('a link of a known rate measures as that', async () => {
-    const limitBitsPerSecond = 80e6;
+    const limitBitsPerSecond = 50e6;
     const [one, two] = [lab.node(1), lab.node(2)];
+    // On a busy machine its timer comes late: the bucket holds what goes through in 10 ms meanwhile.
     const tbf = ['tc', 'qdisc', 'add', 'dev', NODE_INTERFACE, 'root', 'tbf'];
-    await runInside(one.namespace, [...tbf, 'rate', '80mbit', 'burst', '16kb', 'latency', '100ms']);
+    await runInside(one.namespace, [...tbf, 'rate', '50mbit', 'burst', '64kb', 'latency', '100ms']);
     try {
       const log = new CommandLog();
       const ends = {
@@ -268,14 +269,14 @@ describe('vtepd bench between two machines', function () {
       const layers = layersOf('none', 'ipv4', 1500);
       const frameBytes = layers.reduce((sum, { bytes }) => sum + bytes, 0);
       const payloadBytes = layers.find(({ name }) => name === 'payload')?.bytes ?? 0;
-      const tcp = await transfer({ ...common, volumeBytes: 12e6 });
+      const tcp = await transfer({ ...common, volumeBytes: 9e6 });
       expect((tcp.bitsPerSecond * frameBytes) / payloadBytes / limitBitsPerSecond).to.be.within(0.95, 1.05);
       // More than goes through.
       const udpPayload = 1200;
       const udp = await transfer({
         ...common,
-        udp: { payloadBytes: udpPayload, bitsPerSecond: 120e6 },
-        volumeBytes: 18e6,
+        udp: { payloadBytes: udpPayload, bitsPerSecond: 100e6 },
+        volumeBytes: 9e6,
       });
       const wire = (udp.bitsPerSecond * (udpPayload + 42)) / udpPayload;
       expect(wire / limitBitsPerSecond).to.be.within(0.95, 1.05);
