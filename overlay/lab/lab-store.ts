@@ -11,8 +11,11 @@ import { until } from './wait.ts';
 
 export type LabStoreKind = 'embedded' | 'etcd';
 
+/** One that somebody else makes: a test has a Kubernetes API of its own. */
+export type LabStoreMaker = (plan: LabStorePlan) => Promise<LabStore>;
+
 export interface LabStore {
-  readonly kind: LabStoreKind;
+  readonly kind: LabStoreKind | 'kubernetes';
   /** What every daemon is told (`vtepd run ...`). */
   readonly arguments: readonly string[];
   close(): Promise<void>;
@@ -53,12 +56,12 @@ export const ETCD_PREFIX = '/coreos.com/network';
 /** Starting takes a third of a second; a machine under load may be thirty times slower. */
 const START_DEADLINE_MS = 20_000;
 
-export interface EtcdLabPlan {
+export interface LabStorePlan {
   /** The lab's folder. */
   readonly dir: string;
   /** The underlay's. */
   readonly namespace: string;
-  /** Where it listens: an address that every node reaches. */
+  /** Where a server listens: an address that every node reaches. */
   readonly at: Address;
   readonly networkConfig: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -73,7 +76,7 @@ export class EtcdLabStore implements LabStore {
   private readonly url: string;
   private server: Child | undefined;
 
-  private constructor({ namespace, dir, at }: EtcdLabPlan) {
+  private constructor({ namespace, dir, at }: LabStorePlan) {
     this.namespace = namespace;
     this.dir = join(dir, 'etcd');
     this.url = clientUrl(at);
@@ -81,7 +84,7 @@ export class EtcdLabStore implements LabStore {
   }
 
   /** @throws CommandError when etcd is not installed or does not start */
-  static async create(plan: EtcdLabPlan): Promise<EtcdLabStore> {
+  static async create(plan: LabStorePlan): Promise<EtcdLabStore> {
     const { networkConfig, signal } = plan;
     const store = new EtcdLabStore(plan);
     await mkdir(store.dir, { mode: 0o700 });

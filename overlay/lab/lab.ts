@@ -11,14 +11,21 @@ import { join } from 'node:path';
 import { formatSubnet } from '../../store/address.ts';
 import { LAB_NETWORKS, type LabFamilies, labNetworkConfig } from './lab-network.ts';
 import { LabNode } from './lab-node.ts';
-import { type EmbeddedLabStore, EtcdLabStore, embeddedLabStore, type LabStoreKind } from './lab-store.ts';
+import {
+  type EmbeddedLabStore,
+  EtcdLabStore,
+  embeddedLabStore,
+  type LabStore,
+  type LabStoreKind,
+  type LabStoreMaker,
+} from './lab-store.ts';
 import { deleteNamespace, namespaces, processesIn } from './namespace.ts';
 import { gatewayAddresses, Underlay } from './underlay.ts';
 import { until } from './wait.ts';
 
 export interface LabOptions {
   readonly nodes: number;
-  readonly store: LabStoreKind;
+  readonly store: LabStoreKind | LabStoreMaker;
   /** Those of pods and, with IPv6 alone, of the underlay too, which has both otherwise. IPv4 unless told. */
   readonly families?: LabFamilies | undefined;
   /** flannel's JSON; LAB_NETWORKS unless told, none at all if null. */
@@ -48,7 +55,7 @@ export class Lab implements AsyncDisposable {
   readonly run: string;
   readonly dir: string;
   readonly underlay: Underlay;
-  readonly store: EmbeddedLabStore | EtcdLabStore;
+  readonly store: EmbeddedLabStore | EtcdLabStore | LabStore;
   readonly nodes: readonly LabNode[];
   private closed: Promise<void> | undefined;
 
@@ -138,7 +145,8 @@ async function createStore(options: LabOptions, dir: string, namespace: string):
   const config = networkConfig ?? undefined;
   if (options.store === 'embedded') return embeddedLabStore(dir, config);
   const at = gatewayAddresses[families === 'ipv6' ? 'ipv6' : 'ipv4'];
-  return EtcdLabStore.create({ dir, namespace, at, networkConfig: config, signal });
+  const plan = { dir, namespace, at, networkConfig: config, signal };
+  return typeof options.store === 'function' ? options.store(plan) : EtcdLabStore.create(plan);
 }
 
 /** Whether the text can be a run's name. */

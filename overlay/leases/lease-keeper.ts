@@ -50,6 +50,8 @@ export class LeaseKeeper {
   #network: NetworkConfig | undefined;
   #attributes: LeaseAttributes | undefined;
   #held: HeldLease | undefined;
+  /** What the store was last asked to hold, and holds: an operator may have told it to hold another address. */
+  #asked: LeaseAttributes | undefined;
   #failure: Error | undefined;
   #taken: LeaseLostError | undefined;
   #wake = new AbortController();
@@ -182,7 +184,9 @@ export class LeaseKeeper {
     const backoff = new Backoff({ ...BACKOFF, random });
     while (!signal.aborted) {
       try {
+        const asked = this.#attributes;
         const held = await attempt();
+        this.#asked = asked;
         if (this.#failure !== undefined) log.info('the lease is held again', { subnet: held.lease.key });
         this.#failure = undefined;
         return held;
@@ -227,10 +231,12 @@ export class LeaseKeeper {
 
   async #untilDue(held: HeldLease, signal: AbortSignal): Promise<void> {
     if (!this.#hasPlace(held)) return;
-    if (!sameAttributes(held.lease.attributes, this.#wantedAttributes())) return;
+    if (this.#asked === undefined || !sameAttributes(this.#asked, this.#wantedAttributes())) return;
     const { renewMarginMs } = this.#times;
-    const latestMs = Math.max(held.ttlMs - renewMarginMs, held.ttlMs / 2);
-    await this.#waitOrWake(Math.min(held.ttlMs / RENEWALS_A_LIFE, latestMs, LONGEST_WAIT_MS), signal);
+    // A reservation does not end, but is looked at like the others.
+    const lifeMs = held.ttlMs || this.#times.ttlMs;
+    const latestMs = Math.max(lifeMs - renewMarginMs, lifeMs / 2);
+    await this.#waitOrWake(Math.min(lifeMs / RENEWALS_A_LIFE, latestMs, LONGEST_WAIT_MS), signal);
   }
 
   async #waitOrWake(ms: number, signal: AbortSignal): Promise<void> {

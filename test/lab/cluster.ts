@@ -14,9 +14,10 @@ import { RunningStream, type StreamReport } from '../../overlay/lab/tcp.ts';
 import type { Address, Family } from '../../store/address.ts';
 import { need } from './capability.ts';
 import { kernelDump } from './kernel-state.ts';
+import { KubernetesLabStore } from './kubernetes-lab-store.ts';
 
 export interface ClusterParameters {
-  readonly store: LabStoreKind;
+  readonly store: LabStoreKind | 'kubernetes';
   readonly families: LabFamilies;
   /** What carries the nodes' tunnels; the kernel's unless told. */
   readonly datapath?: LabDataPath;
@@ -39,6 +40,9 @@ export const EVERY_FAMILY: readonly ClusterParameters[] = [
 export const EVERY_KIND: readonly ClusterParameters[] = [...EVERY_FAMILY, ETCD_DUAL];
 /** For what only etcd can do. */
 export const EVERY_FAMILY_IN_ETCD: readonly ClusterParameters[] = [ETCD, ETCD_IPV6, ETCD_DUAL];
+
+export const KUBERNETES: ClusterParameters = { store: 'kubernetes', families: 'ipv4' };
+export const KUBERNETES_DUAL: ClusterParameters = { store: 'kubernetes', families: 'dual' };
 
 export const USERSPACE: ClusterParameters = { ...EMBEDDED, datapath: 'userspace' };
 export const USERSPACE_DUAL: ClusterParameters = { ...EMBEDDED_DUAL, datapath: 'userspace' };
@@ -122,7 +126,8 @@ export function describeCluster(
           ...devices,
           ...(store === 'etcd' ? ['etcd', 'etcdctl'] : []),
         );
-        lab = await Lab.create({ ...options, networkConfig, nodes, store, families, datapath });
+        const labStore = store === 'kubernetes' ? KubernetesLabStore.maker(nodes) : store;
+        lab = await Lab.create({ ...options, networkConfig, nodes, store: labStore, families, datapath });
         if (idle) return;
         await lab.startDaemons();
         await cluster.settled();

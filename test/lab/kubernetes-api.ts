@@ -60,7 +60,7 @@ export class KubernetesApi {
   /** Token to user; absent: whoever comes is let in. */
   tokens: Map<string, string> | undefined;
   readonly #options: KubernetesApiOptions;
-  readonly #server: Server;
+  #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #watchers = new Set<Watcher>();
   readonly #faults: ((request: IncomingMessage) => ApiFailure | 'break' | undefined)[] = [];
@@ -71,19 +71,10 @@ export class KubernetesApi {
 
   constructor(options: KubernetesApiOptions = {}) {
     this.#options = options;
-    const serve = (request: IncomingMessage, response: ServerResponse): void => {
-      void this.#serve(request, response);
-    };
-    this.#server = options.tls === undefined ? createServer(serve) : createTlsServer(options.tls, serve);
-    this.#server.on('connection', (socket: Socket) => {
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
-    });
+    this.#server = this.#newServer();
     this.objects.listen((event) => {
       for (const watcher of this.#watchers) this.#send(watcher, event);
     });
-    const everyMs = options.bookmarkIntervalMs ?? 60_000;
-    this.#bookmarks = setInterval(() => this.sendBookmarks(), everyMs).unref();
   }
 
   /** On the loopback; `listen` elsewhere. */
@@ -94,8 +85,23 @@ export class KubernetesApi {
     return api;
   }
 
+  #newServer(): Server {
+    const { tls } = this.#options;
+    const serve = (request: IncomingMessage, response: ServerResponse): void => {
+      void this.#serve(request, response);
+    };
+    const server = tls === undefined ? createServer(serve) : createTlsServer(tls, serve);
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    return server;
+  }
+
   /** Without a host the socket is open when this returns, and so in the namespace that the thread is in. */
   listen(port: number, host?: string): void {
+    const everyMs = this.#options.bookmarkIntervalMs ?? 60_000;
+    this.#bookmarks = setInterval(() => this.sendBookmarks(), everyMs).unref();
     this.#server.listen(port, host);
   }
 
@@ -118,12 +124,15 @@ export class KubernetesApi {
     return this.#watchers.size;
   }
 
+  /** Nobody is served any more; what is stored stays, for another `listen`. */
   async close(): Promise<void> {
     clearInterval(this.#bookmarks);
     this.breakConnections();
-    if (!this.#server.listening) return;
+    const server = this.#server;
+    if (!server.listening) return;
+    this.#server = this.#newServer();
     await new Promise((resolve) => {
-      this.#server.close(resolve);
+      server.close(resolve);
       this.breakConnections();
     });
   }

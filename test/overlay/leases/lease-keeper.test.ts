@@ -101,6 +101,27 @@ const granted: Claim = ({ attributes }) => heldAs('10.244.7.0/24', attributes);
 const kept: Renew = (current, attributes) => ({ ...current, lease: { ...current.lease, attributes } });
 
 describe('LeaseKeeper', () => {
+  it('looks at a reservation as often as at a lease that ends', async () => {
+    const run = keeperOver([(request) => ({ ...granted(request), ttlMs: 0 })], [kept]);
+    await run.asleep(1);
+    expect(run.sleeps[0]?.ms).to.equal(8 * HOUR_MS);
+    await run.stop();
+  });
+
+  it('is content with an address that the store was told to hold in place of ours', async () => {
+    const run = keeperOver(
+      [() => granted({ attributes: attributesAt('203.0.113.9') } as ClaimRequest)],
+      [kept],
+    );
+    await run.asleep(1);
+    expect(run.held).to.deep.equal(['10.244.7.0-24 at 203.0.113.9']);
+    expect(run.sleeps[0]?.ms).to.equal(8 * HOUR_MS);
+    run.keeper.setAttributes(attributesAt('192.0.2.2'));
+    await run.asleep(2);
+    expect(run.held.at(-1)).to.equal('10.244.7.0-24 at 192.0.2.2');
+    await run.stop();
+  });
+
   it('claims, and renews long before the end', async () => {
     const run = keeperOver([granted], [kept]);
     await run.asleep(1);
