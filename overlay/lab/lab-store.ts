@@ -12,7 +12,11 @@ import { until } from './wait.ts';
 export type LabStoreKind = 'embedded' | 'etcd';
 
 /** One that somebody else makes: a test has a Kubernetes API of its own. */
-export type LabStoreMaker = (plan: LabStorePlan) => Promise<LabStore>;
+export type LabStoreMaker = (plan: LabStorePlan) => Promise<ForeignLabStore>;
+
+export interface ForeignLabStore extends LabStore {
+  readonly kind: 'kubernetes';
+}
 
 export interface LabStore {
   readonly kind: LabStoreKind | 'kubernetes';

@@ -15,7 +15,7 @@ import {
   type EmbeddedLabStore,
   EtcdLabStore,
   embeddedLabStore,
-  type LabStore,
+  type ForeignLabStore,
   type LabStoreKind,
   type LabStoreMaker,
 } from './lab-store.ts';
@@ -55,7 +55,7 @@ export class Lab implements AsyncDisposable {
   readonly run: string;
   readonly dir: string;
   readonly underlay: Underlay;
-  readonly store: EmbeddedLabStore | EtcdLabStore | LabStore;
+  readonly store: EmbeddedLabStore | EtcdLabStore | ForeignLabStore;
   readonly nodes: readonly LabNode[];
   private closed: Promise<void> | undefined;
 

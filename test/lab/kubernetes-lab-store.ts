@@ -5,7 +5,7 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { inNamespace } from '../../overlay/kernel/namespace.ts';
-import type { LabStore, LabStoreMaker, LabStorePlan } from '../../overlay/lab/lab-store.ts';
+import type { ForeignLabStore, LabStoreMaker, LabStorePlan } from '../../overlay/lab/lab-store.ts';
 import { familyOf } from '../../store/address.ts';
 import { parseNetworkConfig } from '../../store/network-config.ts';
 import type { Cluster } from './cluster.ts';
@@ -14,7 +14,7 @@ import { KubernetesCluster } from './kubernetes-cluster.ts';
 
 const PORT = 6443;
 
-export class KubernetesLabStore implements LabStore {
+export class KubernetesLabStore implements ForeignLabStore {
   readonly kind = 'kubernetes';
   readonly arguments: readonly string[];
   readonly cluster: KubernetesCluster;
