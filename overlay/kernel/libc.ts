@@ -35,6 +35,7 @@ export const recv: (fd: number, data: Buffer, length: number, flags: number) => 
 export const close: (fd: number) => number = libc.func('int close(int)');
 export const eventfd: (initial: number, flags: number) => number = libc.func('int eventfd(uint32_t, int)');
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int, int)');
+export const unshare: (flags: number) => number = libc.func('int unshare(int)');
 
 const pollFunction = libc.func('int poll(uint8_t *, uintptr_t, int)');
 

@@ -4,7 +4,7 @@
  * inside (a socket) stays in that namespace.
  */
 import { closeSync, openSync } from 'node:fs';
-import { checked, setns } from './libc.ts';
+import { checked, setns, unshare } from './libc.ts';
 
 const CLONE_NEWNET = 0x40000000;
 /** The calling thread's, not the process's: the two differ only inside `inNamespace`. */
@@ -24,6 +24,25 @@ export function inNamespace<T>(namespace: string, inside: () => T): T {
     } finally {
       closeSync(there);
     }
+    try {
+      return inside();
+    } finally {
+      checked('return from a network namespace', setns(home, CLONE_NEWNET));
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
+/**
+ * Runs `inside` in a network namespace that was made for it and that nobody else sees: devices made there are
+ * gone with the last socket that was opened inside. It must not await. Needs CAP_SYS_ADMIN.
+ * @throws SystemCallError, or what `inside` throws; the thread is back in its own namespace either way
+ */
+export function inNewNamespace<T>(inside: () => T): T {
+  const home = openSync(OWN_NAMESPACE, 'r');
+  try {
+    checked('make a network namespace', unshare(CLONE_NEWNET));
     try {
       return inside();
     } finally {
