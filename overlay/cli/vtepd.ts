@@ -20,6 +20,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
   ['cni', () => import('./cni.ts')],
   ['cleanup', () => import('./cleanup.ts')],
   ['migrate', () => import('./migrate.ts')],
+  ['flanneld', () => import('./flannel-daemon.ts')],
   ['config', () => import('./config.ts')],
   ['version', () => import('./version.ts')],
 ]);

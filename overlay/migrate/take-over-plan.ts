@@ -139,6 +139,7 @@ function strangerReason({ devices, bridge, addresses, conflist }: FlannelFacts, 
       `port ${port}: it is left alone`
     );
   }
+  if (config.backend.type !== 'host-gw') return `nothing of the ${config.backend.type} backend is taken over`;
   if (conflist === undefined || bridge === undefined)
     return 'there is no CNI configuration of flannel with a bridge';
   if (bridge.alias === LINK_ALIAS) return `${bridge.name} is vtepd's already`;

@@ -76,7 +76,8 @@ export class FlannelNode {
   readonly pods: FlannelPod[] = [];
   subnets: PerFamily<Subnet> = {};
   readonly #store: EtcdLabStore;
-  readonly #iptables: 'nft' | 'legacy';
+  /** flannel takes whichever iptables its image has: here one in each family, where the kernel has both. */
+  #iptables: Readonly<Record<Family, 'nft' | 'legacy'>> = { ipv4: 'nft', ipv6: 'nft' };
   #daemon: Child | undefined;
   #watch: Child | undefined;
   #network: NetworkDocument = { Backend: { Type: 'vxlan' } };
@@ -85,20 +86,21 @@ export class FlannelNode {
   /** Changes are applied one after another, in the order in which the watch told them. */
   #applying: Promise<void> = Promise.resolve();
 
-  private constructor(lab: Lab, node: LabNode, iptables: 'nft' | 'legacy') {
+  private constructor(lab: Lab, node: LabNode) {
     if (!(lab.store instanceof EtcdLabStore)) throw new Error('flannel needs etcd');
     this.node = node;
     this.#store = lab.store;
-    this.#iptables = iptables;
     this.dataDir = join(node.dir, 'cni', 'data');
   }
 
   /** As on a node that flannel was installed on: with its CNI configuration, and running. */
-  static async create(lab: Lab, node: LabNode, iptables: 'nft' | 'legacy' = 'nft'): Promise<FlannelNode> {
-    const flannel = new FlannelNode(lab, node, iptables);
+  static async create(lab: Lab, node: LabNode): Promise<FlannelNode> {
+    const flannel = new FlannelNode(lab, node);
     await mkdir(join(flannel.dataDir, 'flannel'), { recursive: true });
     await mkdir(join(flannel.dataDir, 'results'), { recursive: true });
     await writeFile(join(node.cni.confDir, CONFLIST), JSON.stringify(LIST));
+    const legacy = await node.exec(['ip6tables-legacy', '-t', 'nat', '-S'], { tolerant: true });
+    if (legacy.status === 0) flannel.#iptables = { ipv4: 'nft', ipv6: 'legacy' };
     await flannel.start();
     return flannel;
   }
@@ -382,7 +384,7 @@ export class FlannelNode {
     const subnet = this.subnets[family];
     if (network === undefined || subnet === undefined) return;
     const pods = formatSubnet(subnet);
-    const program = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${this.#iptables}`;
+    const program = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${this.#iptables[family]}`;
     const masq = ['-m', 'comment', '--comment', 'flanneld masq', '-j'];
     const forward = ['-m', 'comment', '--comment', 'flanneld forward', '-j'];
     const nat = [
@@ -400,11 +402,14 @@ export class FlannelNode {
       ['nat', 'POSTROUTING', 'FLANNEL-POSTRTG', masq, nat],
       ['filter', 'FORWARD', 'FLANNEL-FWD', forward, filter],
     ] as const) {
-      const call = (...args: readonly string[]) =>
-        this.node.exec([program, '-w', '5', '-t', table, ...args], { tolerant: true });
-      await call('-N', chain);
+      const command = [program, '-w', '5', '-t', table];
+      const call = (...args: readonly string[]) => this.node.exec([...command, ...args]);
+      const attempt = (...args: readonly string[]) =>
+        this.node.exec([...command, ...args], { tolerant: true });
+      await attempt('-N', chain);
       await call('-F', chain);
-      if ((await call('-C', base, ...jump, chain)).status !== 0) await call('-A', base, ...jump, chain);
+      const isThere = (await attempt('-C', base, ...jump, chain)).status === 0;
+      if (!isThere) await call('-A', base, ...jump, chain);
       for (const rule of rules) await call('-A', chain, ...rule);
     }
   }

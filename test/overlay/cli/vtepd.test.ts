@@ -26,6 +26,7 @@ const COMMANDS = [
   'cni',
   'cleanup',
   'migrate',
+  'flanneld',
   'config',
   'version',
 ];

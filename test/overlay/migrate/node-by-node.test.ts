@@ -14,7 +14,7 @@ import { callPlugin, type Pod } from '../../../overlay/lab/pod.ts';
 import { RunningStream } from '../../../overlay/lab/tcp.ts';
 import { until } from '../../../overlay/lab/wait.ts';
 import type { Address } from '../../../store/address.ts';
-import { describeCluster, ETCD, ETCD_DUAL } from '../../lab/cluster.ts';
+import { describeCluster, ETCD_DUAL } from '../../lab/cluster.ts';
 import { CNI_NETWORK, CONFLIST, FlannelNode, type FlannelPod } from '../../lab/flannel-node.ts';
 
 const DEADLINE_MS = 15_000;
@@ -22,8 +22,7 @@ const PROGRAMS = ['iptables-nft', 'iptables-legacy', 'the reference CNI plugins'
 
 type Reached = Pick<Pod, 'namespace' | 'addresses'>;
 
-describeCluster('flannel node by node', [ETCD, ETCD_DUAL], { idle: true, programs: PROGRAMS }, (cluster) => {
-  const dual = cluster.parameters.families === 'dual';
+describeCluster('flannel node by node', [ETCD_DUAL], { idle: true, programs: PROGRAMS }, (cluster) => {
   let flannel: FlannelNode;
   let vtepdPod: Pod;
   let lateFlannelPod: FlannelPod;
@@ -36,8 +35,7 @@ describeCluster('flannel node by node', [ETCD, ETCD_DUAL], { idle: true, program
 
   before(async () => {
     await cluster.node(1).startDaemon();
-    // The older iptables' tables in one family set, nftables' in the other.
-    flannel = await FlannelNode.create(cluster.lab, cluster.node(2), dual ? 'nft' : 'legacy');
+    flannel = await FlannelNode.create(cluster.lab, cluster.node(2));
     await cluster.node(1).untilProgrammed(1);
     vtepdPod = await cluster.node(1).attachPod();
     await flannel.attachPod();
@@ -72,7 +70,7 @@ describeCluster('flannel node by node', [ETCD, ETCD_DUAL], { idle: true, program
     const { stdout } = await migrate('--from', 'flannel', '--dry-run', '--json');
     const { steps } = JSON.parse(stdout) as { steps: { kind: string; what: string }[] };
     const of = (kind: string) => steps.filter((step) => step.kind === kind).map(({ what }) => what);
-    expect(of('device')).to.have.length(dual ? 2 : 1);
+    expect(of('device')).to.have.length(2);
     expect(of('pod')).to.have.length(3);
     for (const pod of [a(), b(), c()]) {
       expect(
