@@ -16,6 +16,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
   ['demo', () => import('./demo.ts')],
   ['status', () => import('./status.ts')],
   ['bench', () => import('./bench.ts')],
+  ['doctor', () => import('./doctor.ts')],
   ['leases', () => import('./leases.ts')],
   ['cni', () => import('./cni.ts')],
   ['cleanup', () => import('./cleanup.ts')],
