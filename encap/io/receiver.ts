@@ -215,11 +215,13 @@ export class Receiver implements FrameSink {
       this.#counters.drop(LOOP);
       return;
     }
-    if (frameBytes > JUMBO_MTU + 18 && frameBytes > (steering[UNDERLAY_MTU] ?? 0)) {
-      this.#counters.drop(GIANT);
-      return;
+    const underlayMtuBytes = steering[UNDERLAY_MTU] ?? 0;
+    if (frameBytes <= underlayMtuBytes) this.#coalescer.add(frame, frameBytes);
+    // A kernel on this very host, or on one behind a virtual cable, passes its large sends on as they are.
+    else if (!this.#coalescer.add(frame, frameBytes, underlayMtuBytes)) {
+      if (frameBytes > JUMBO_MTU + 18) this.#counters.drop(GIANT);
+      else this.#coalescer.add(frame, frameBytes);
     }
-    this.#coalescer.add(frame, frameBytes);
   }
 
   // FrameSink: what the coalescer gives goes to the device at once.

@@ -37,6 +37,8 @@ import {
   URG,
 } from './tcp.ts';
 import {
+  GSO_ECN,
+  GSO_NONE,
   GSO_TCP4,
   GSO_TCP6,
   GSO_UDP,
@@ -72,6 +74,22 @@ const ID_UNKNOWN = 0;
 const ID_COUNTS = 1;
 const ID_STAYS = 2;
 
+/** What a packet's checksums say of it. */
+const BROKEN = 0;
+const INTACT = 1;
+/**
+ * The field holds the sum of the pseudo header and no more: the sender left the rest to its network card, and the
+ * packet never met one (a veth, a virtual machine on the same host). The kernel of the sender has it so, kernel vxlan
+ * passes it on so, and the kernel here completes it where it has to, being told that it is so.
+ */
+const BEGUN = 2;
+
+/**
+ * Payload of the packets that a large send which was never cut is said to consist of. The true size is not in the
+ * packet; it must not be larger than the MTU of any way from here, and a pod's TCP takes it for nothing but a hint.
+ */
+const UNCUT_SEGMENT_BYTES = 1200;
+
 /** A frame that is being collected. Fields of all of them in typed arrays would be faster by nothing measurable. */
 class Bucket {
   /** Packets collected; 0: the bucket is empty. */
@@ -87,6 +105,8 @@ class Bucket {
   identification = 0;
   idRule = ID_UNKNOWN;
   isTcp = false;
+  /** Its first packet's checksum is only begun: see BEGUN. */
+  isBegun = false;
   /** PSH and FIN of the packets after the first. */
   lateFlags = 0;
   lastBytes = 0;
@@ -111,8 +131,21 @@ export class Coalescer {
     this.#mergesUdp = mergesUdp;
   }
 
-  /** The frame must stay where it lies until `flush`. @param lengthBytes 14 at least */
-  add(frame: number, lengthBytes: number): void {
+  /**
+   * The frame must stay where it lies until `flush`.
+   * @param lengthBytes 14 at least
+   * @param largestBytes a TCP frame above this is a large send that was never cut, if its checksum says so
+   * @returns false: it is larger than that and no such send; it went nowhere
+   */
+  add(frame: number, lengthBytes: number, largestBytes = Number.POSITIVE_INFINITY): boolean {
+    if (lengthBytes <= largestBytes) {
+      this.#add(frame, lengthBytes);
+      return true;
+    }
+    return this.#addUncut(frame, lengthBytes, largestBytes);
+  }
+
+  #add(frame: number, lengthBytes: number): void {
     const { view } = this.#memory;
     const end = frame + lengthBytes;
     const type = view.getUint16(frame + 12);
@@ -139,17 +172,27 @@ export class Coalescer {
       return;
     }
     // A fragment or a packet with options is no part of a flow whose packets are collected, as far as order goes.
-    if (!isWhole || (protocol !== PROTOCOL_TCP && !(protocol === PROTOCOL_UDP && this.#mergesUdp))) {
+    if (!isWhole || (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP)) {
       this.#sink.single(frame, lengthBytes);
+      return;
+    }
+    if (protocol === PROTOCOL_UDP && !this.#mergesUdp) {
+      this.#alone(frame, lengthBytes, transport, this.#isBegun(ip, transport, end, protocol));
       return;
     }
     const index = mix(hash ^ view.getUint32(transport)) & (BUCKETS - 1);
     const bucket = this.#buckets[index] as Bucket;
     const payload =
       protocol === PROTOCOL_TCP ? this.#tcpPayload(transport, end) : this.#udpPayload(transport, end);
-    if (payload === 0 || !this.#isIntact(ip, transport, end, protocol)) {
+    const state = payload === 0 ? BROKEN : this.#checksums(ip, transport, end, protocol);
+    if (state === BROKEN) {
       if (bucket.count > 0) this.#pass(index);
-      this.#sink.single(frame, lengthBytes);
+      this.#alone(
+        frame,
+        lengthBytes,
+        transport,
+        payload === 0 && this.#isBegun(ip, transport, end, protocol),
+      );
       return;
     }
     if (bucket.count > 0) {
@@ -160,10 +203,11 @@ export class Coalescer {
       this.#pass(index);
     }
     if (protocol === PROTOCOL_TCP && (view.getUint8(transport + 13) & (PSH | FIN)) !== 0) {
-      this.#sink.single(frame, lengthBytes);
+      this.#alone(frame, lengthBytes, transport, state === BEGUN);
       return;
     }
     bucket.count = 1;
+    bucket.isBegun = state === BEGUN;
     bucket.frame = frame;
     bucket.lengthBytes = lengthBytes;
     bucket.transport = transport;
@@ -201,13 +245,87 @@ export class Coalescer {
     return isMergeable && udp + 8 < end ? udp + 8 : 0;
   }
 
-  /** IPv4's checksum and the transport's are right. */
-  #isIntact(ip: number, transport: number, end: number, protocol: number): boolean {
-    const { sum } = this.#memory;
+  /** IPv4's checksum and the transport's. */
+  #checksums(ip: number, transport: number, end: number, protocol: number): number {
+    const { view, sum } = this.#memory;
     const isIpv4 = transport === ip + 20;
-    if (isIpv4 && fold(sum(ip, 20)) !== 0xffff) return false;
+    if (isIpv4 && fold(sum(ip, 20)) !== 0xffff) return BROKEN;
     const pseudo = this.#pseudoSum(isIpv4, ip, protocol, end - transport);
-    return fold(pseudo + sum(transport, end - transport)) === 0xffff;
+    if (view.getUint16(transport + checksumOffsetOf(protocol), true) === fold(pseudo)) return BEGUN;
+    return fold(pseudo + sum(transport, end - transport)) === 0xffff ? INTACT : BROKEN;
+  }
+
+  /** Of a whole TCP or UDP packet. One in 65,536 that is complete looks so too: completing it changes nothing. */
+  #isBegun(ip: number, transport: number, end: number, protocol: number): boolean {
+    const at = transport + checksumOffsetOf(protocol);
+    if (at + 2 > end) return false;
+    const pseudo = fold(this.#pseudoSum(transport === ip + 20, ip, protocol, end - transport));
+    return this.#memory.view.getUint16(at, true) === pseudo;
+  }
+
+  /** @param isBegun as in BEGUN */
+  #alone(frame: number, lengthBytes: number, transport: number, isBegun: boolean): void {
+    if (!isBegun) {
+      this.#sink.single(frame, lengthBytes);
+      return;
+    }
+    const { view } = this.#memory;
+    const ip = frame + 14;
+    const protocol = view.getUint8(transport === ip + 20 ? ip + 9 : ip + 6);
+    this.#offloadHeader(frame, transport, 0, 0, GSO_NONE, checksumOffsetOf(protocol));
+    this.#sink.begin(this.#vnet);
+    this.#sink.piece(frame, lengthBytes);
+    this.#sink.end(1, lengthBytes);
+  }
+
+  /** A large send that was never cut: kernel vxlan has it so as well, and passes it on. */
+  #addUncut(frame: number, lengthBytes: number, largestBytes: number): boolean {
+    const { view } = this.#memory;
+    const ip = frame + 14;
+    const end = frame + lengthBytes;
+    const isIpv4 = view.getUint16(frame + 12) === ETHERTYPE_IPV4;
+    if (!isIpv4 && view.getUint16(frame + 12) !== ETHERTYPE_IPV6) return false;
+    if (lengthBytes > MAX_IP_BYTES + 14) return false;
+    const transport = ip + (isIpv4 ? 20 : 40);
+    if (view.getUint8(isIpv4 ? ip + 9 : ip + 6) !== PROTOCOL_TCP) return false;
+    const isWhole = isIpv4
+      ? view.getUint8(ip) === 0x45 &&
+        (view.getUint16(ip + 6) & 0xbfff) === 0 &&
+        view.getUint16(ip + 2) === end - ip &&
+        fold(this.#memory.sum(ip, 20)) === 0xffff
+      : view.getUint8(ip) >> 4 === 6 && view.getUint16(ip + 4) === end - transport;
+    const headerBytes = (view.getUint16(transport + TCP_FLAGS) >> 12) * 4;
+    if (!isWhole || headerBytes < TCP_HEADER_BYTES) return false;
+    if (!this.#isBegun(ip, transport, end, PROTOCOL_TCP)) return false;
+    // What came before it goes before it.
+    this.flush();
+    const payload = transport + headerBytes;
+    const hasEcn = (view.getUint16(transport + TCP_FLAGS) & CWR) !== 0;
+    const type = (isIpv4 ? GSO_TCP4 : GSO_TCP6) | (hasEcn ? GSO_ECN : 0);
+    const segmentBytes = Math.max(Math.min(UNCUT_SEGMENT_BYTES, largestBytes - (payload - frame)), 1);
+    this.#offloadHeader(frame, transport, payload - frame, segmentBytes, type, TCP_CHECKSUM);
+    this.#sink.begin(this.#vnet);
+    this.#sink.piece(frame, lengthBytes);
+    this.#sink.end(Math.ceil((end - payload) / segmentBytes), lengthBytes);
+    return true;
+  }
+
+  #offloadHeader(
+    frame: number,
+    transport: number,
+    headerBytes: number,
+    segmentBytes: number,
+    type: number,
+    checksumOffset: number,
+  ): void {
+    const { view } = this.#memory;
+    const vnet = this.#vnet;
+    view.setUint8(vnet + VNET_FLAGS, NEEDS_CHECKSUM);
+    view.setUint8(vnet + VNET_GSO_TYPE, type);
+    view.setUint16(vnet + VNET_HEADER_LENGTH, headerBytes, true);
+    view.setUint16(vnet + VNET_GSO_SIZE, segmentBytes, true);
+    view.setUint16(vnet + VNET_CHECKSUM_START, transport - frame, true);
+    view.setUint16(vnet + VNET_CHECKSUM_OFFSET, checksumOffset, true);
   }
 
   #pseudoSum(isIpv4: boolean, ip: number, protocol: number, transportBytes: number): number {
@@ -292,7 +410,7 @@ export class Coalescer {
     const { count } = bucket;
     bucket.count = 0;
     if (count === 1) {
-      this.#sink.single(bucket.frame, bucket.lengthBytes);
+      this.#alone(bucket.frame, bucket.lengthBytes, bucket.transport, bucket.isBegun);
       return;
     }
     this.#finishHeaders(bucket);
@@ -328,13 +446,10 @@ export class Coalescer {
     if (isTcp) view.setUint8(transport + 13, view.getUint8(transport + 13) | bucket.lateFlags);
     else view.setUint16(transport + UDP_LENGTH, transportBytes);
 
-    const vnet = this.#vnet;
     const type = isTcp ? (isIpv4 ? GSO_TCP4 : GSO_TCP6) : GSO_UDP;
-    view.setUint8(vnet + VNET_FLAGS, NEEDS_CHECKSUM);
-    view.setUint8(vnet + VNET_GSO_TYPE, type);
-    view.setUint16(vnet + VNET_HEADER_LENGTH, payload - frame, true);
-    view.setUint16(vnet + VNET_GSO_SIZE, bucket.sizeBytes, true);
-    view.setUint16(vnet + VNET_CHECKSUM_START, transport - frame, true);
-    view.setUint16(vnet + VNET_CHECKSUM_OFFSET, checksumOffset, true);
+    this.#offloadHeader(frame, transport, payload - frame, bucket.sizeBytes, type, checksumOffset);
   }
 }
+
+const checksumOffsetOf = (protocol: number): number =>
+  protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
