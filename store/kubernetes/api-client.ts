@@ -6,6 +6,7 @@
 import type { Sleep } from '../backoff.ts';
 import { isStoreError, StoreUnavailableError } from '../errors.ts';
 import { connectionError, type Operation, statusError } from './api-errors.ts';
+import { ListSplitter } from './list-splitter.ts';
 import type { ApiRequest, ApiResponse, KubernetesTransport } from './transport.ts';
 
 export interface ApiClientOptions {
@@ -41,6 +42,21 @@ export class ApiClient {
       let text = '';
       for await (const piece of body) text += piece;
       return JSON.parse(text);
+    });
+  }
+
+  /** The parsed list without its items, of which each is told by itself, as it comes. @throws as `call` */
+  list(
+    operation: Operation,
+    request: ApiRequest,
+    onItem: (item: unknown) => void,
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    return this.#bounded(operation, signal, async (bounded) => {
+      const { body } = await this.#answer(operation, request, bounded);
+      const splitter = new ListSplitter(onItem);
+      for await (const piece of body) splitter.push(piece);
+      return splitter.end();
     });
   }
 

@@ -51,20 +51,17 @@ export class NodesApi {
 
   async #listOnce(signal: AbortSignal): Promise<NodeList> {
     const nodes: NodeObject[] = [];
+    const keep = (item: unknown): void => {
+      const node = readNode(item);
+      if (node !== undefined) nodes.push(node);
+    };
     let [revision, token] = ['', ''];
     do {
       const query = new URLSearchParams({ limit: String(this.#pageSize), ...(token && { continue: token }) });
-      const page = fields(
-        await this.#client.call(LIST, { method: 'GET', path: `${NODES}?${query}` }, signal),
-      );
-      const { resourceVersion, continue: next } = fields(page.metadata);
+      const request = { method: 'GET', path: `${NODES}?${query}` } as const;
+      const page = await this.#client.list(LIST, request, keep, signal);
+      const { resourceVersion, continue: next } = fields(fields(page).metadata);
       if (revision === '') revision = String(resourceVersion ?? '');
-      if (Array.isArray(page.items)) {
-        for (const item of page.items) {
-          const node = readNode(item);
-          if (node !== undefined) nodes.push(node);
-        }
-      }
       token = typeof next === 'string' ? next : '';
     } while (token !== '');
     return { revision, nodes };
