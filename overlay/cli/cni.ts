@@ -4,6 +4,7 @@ import { conflistToInstall, installCni, removeCni } from '../../cni-shim/install
 import { loadOptions } from '../config/load-options.ts';
 import type { OptionName } from '../config/options.ts';
 import { socketPath } from '../config/settings.ts';
+import { readTakenOver } from '../migrate/taken-over.ts';
 import { packageRoot } from '../ops/package.ts';
 import { printable } from '../ops/redact.ts';
 import { type Flag, isOn, JSON_FLAG, parseArguments, UsageError } from './arguments.ts';
@@ -21,6 +22,7 @@ const OPTIONS = [
   'cni-conf-dir',
   'cni-conf-file',
   'cni-bin-dir',
+  'state-dir',
 ] as const satisfies readonly OptionName[];
 
 const KEEP_PLUGIN: Flag = {
@@ -48,9 +50,12 @@ export const command: Command = {
     if (more.length > 0) throw new UsageError('only one of install, print and remove');
     const { values } = await loadOptions(OPTIONS, { flags: given.flags, environment: io.environment });
     const folders = { confDir: values['cni-conf-dir'] ?? DEFAULT_CONF_DIR, binDir: values['cni-bin-dir'] };
+    // On a node that was taken over, the daemon goes by the names that it found.
+    const takenOver = readTakenOver(values['state-dir']);
     const conflist = {
       socketPath: socketPath(values['run-dir']),
-      bridge: values.bridge,
+      bridge: takenOver?.bridge ?? values.bridge,
+      network: takenOver?.pods === true ? takenOver.network : undefined,
       confFile: values['cni-conf-file'],
     };
     const show = (word: string, paths: readonly string[]) => list(io, isOn(given, 'json'), word, paths);

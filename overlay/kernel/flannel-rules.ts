@@ -12,6 +12,10 @@ import { Nftables, NftablesError, openNetfilter } from './nftables.ts';
 
 const NAT_CHAIN = 'FLANNEL-POSTRTG';
 const FORWARD_CHAIN = 'FLANNEL-FWD';
+const CHAINS = [
+  { table: 'nat', base: 'POSTROUTING', chain: NAT_CHAIN },
+  { table: 'filter', base: 'FORWARD', chain: FORWARD_CHAIN },
+] as const;
 const PROGRAM_TIMEOUT_MS = 5000;
 
 /** A chain of flannel's, or a table: how it is removed, and how it is called. */
@@ -33,59 +37,62 @@ export async function listFlannelRules(): Promise<FlannelRules[]> {
   return [...nftablesRules(nftables), ...(await legacyRules())];
 }
 
-interface NftChain {
-  readonly family: string;
-  readonly table: string;
-  readonly name: string;
-  readonly policy?: string;
-}
-interface NftRule {
-  readonly family: string;
-  readonly table: string;
-  readonly chain: string;
-  readonly handle: number;
-  readonly expr: readonly unknown[];
-}
-
+/** What is asked for by name alone: a node's rules may be tens of thousands, kube-proxy's. */
 function nftablesRules(nftables: Nftables): FlannelRules[] {
-  const { nftables: objects } = JSON.parse(nftables.list(undefined, { json: true, terse: true })) as {
-    nftables: readonly { readonly table?: NftChain; readonly chain?: NftChain; readonly rule?: NftRule }[];
-  };
   const found: FlannelRules[] = [];
-  for (const { table, chain } of objects) {
-    if (table !== undefined && ['flannel-ipv4', 'flannel-ipv6'].includes(table.name)) {
-      const name = `${table.family} ${table.name}`;
+  for (const [family, program, own] of [
+    ['ip', 'iptables', 'flannel-ipv4'],
+    ['ip6', 'ip6tables', 'flannel-ipv6'],
+  ] as const) {
+    if (listIfThere(nftables, { family, name: own }) !== undefined) {
+      const name = `${family} ${own}`;
       found.push({
         name: `nftables ${name}`,
         needed: false,
         remove: async () => run(`delete table ${name}`),
       });
     }
-    if (chain === undefined || ![NAT_CHAIN, FORWARD_CHAIN].includes(chain.name)) continue;
-    const place = `${chain.family} ${chain.table}`;
-    const isHere = (one: { family: string; table: string }): boolean =>
-      one.family === chain.family && one.table === chain.table;
-    const jumps = objects.flatMap(({ rule }) =>
-      rule !== undefined && isHere(rule) && rule.expr.some((part) => jumpsTo(part, chain.name)) ? [rule] : [],
-    );
-    const from = new Set(jumps.map((rule) => rule.chain));
-    const drops = objects.some(
-      ({ chain: base }) =>
-        base !== undefined && isHere(base) && from.has(base.name) && base.policy === 'drop',
-    );
-    const lines = [
-      ...jumps.map((rule) => `delete rule ${place} ${rule.chain} handle ${rule.handle}`),
-      `flush chain ${place} ${chain.name}`,
-      `delete chain ${place} ${chain.name}`,
-    ];
-    found.push({
-      name: `${chain.family === 'ip' ? 'iptables' : 'ip6tables'} ${chain.table} ${chain.name}`,
-      needed: chain.name === FORWARD_CHAIN && drops,
-      remove: async () => run(lines.join('\n')),
-    });
+    for (const { table, base, chain } of CHAINS) {
+      if (listIfThere(nftables, { family, name: table, chain }) === undefined) continue;
+      const objects = listIfThere(nftables, { family, name: table, chain: base }) ?? [];
+      const jumps = objects.flatMap(({ rule }) =>
+        rule?.expr.some((part) => jumpsTo(part, chain)) === true ? [rule.handle] : [],
+      );
+      const place = `${family} ${table}`;
+      const lines = [
+        ...jumps.map((handle) => `delete rule ${place} ${base} handle ${handle}`),
+        `flush chain ${place} ${chain}`,
+        `delete chain ${place} ${chain}`,
+      ];
+      found.push({
+        name: `${program} ${table} ${chain}`,
+        needed: chain === FORWARD_CHAIN && objects.some((each) => each.chain?.policy === 'drop'),
+        remove: async () => run(lines.join('\n')),
+      });
+    }
   }
   return found;
 }
+
+interface NftObject {
+  readonly chain?: { readonly policy?: string };
+  readonly rule?: { readonly handle: number; readonly expr: readonly unknown[] };
+}
+
+function listIfThere(
+  nftables: Nftables,
+  what: { readonly family: string; readonly name: string; readonly chain?: string },
+): readonly NftObject[] | undefined {
+  try {
+    return (JSON.parse(nftables.list(what, { json: true, terse: true })) as { nftables: NftObject[] })
+      .nftables;
+  } catch (error) {
+    if (error instanceof NftablesError && isAbsence(error)) return undefined;
+    throw error;
+  }
+}
+
+const isAbsence = ({ message }: NftablesError): boolean => /No such file or directory/.test(message);
 
 /** One that somebody has removed meanwhile is gone, as wanted. @throws NftablesError */
 function run(text: string): void {
@@ -93,7 +100,7 @@ function run(text: string): void {
   try {
     nftables.run(text);
   } catch (error) {
-    if (!(error instanceof NftablesError) || !/No such file or directory/.test(error.message)) throw error;
+    if (!(error instanceof NftablesError) || !isAbsence(error)) throw error;
   }
 }
 
@@ -108,10 +115,7 @@ async function legacyRules(): Promise<FlannelRules[]> {
     ['ip6tables-legacy', '/proc/net/ip6_tables_names'],
   ] as const) {
     const tables = textIfThere(names).split('\n');
-    for (const [table, base, chain] of [
-      ['nat', 'POSTROUTING', NAT_CHAIN],
-      ['filter', 'FORWARD', FORWARD_CHAIN],
-    ] as const) {
+    for (const { table, base, chain } of CHAINS) {
       if (!tables.includes(table)) continue;
       const text = await legacy(program, ['-t', table, '-S']);
       const lines = text.split('\n');

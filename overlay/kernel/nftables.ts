@@ -85,11 +85,20 @@ export class Nftables implements Disposable {
   }
 
   /**
-   * `nft list ruleset`, or `nft list table FAMILY NAME`
-   * @throws NftablesError, where there is no such table as well
+   * `nft list ruleset`, `nft list table FAMILY NAME` or `nft list chain FAMILY NAME CHAIN`
+   * @throws NftablesError, where there is no such table or chain as well
    */
-  list(table?: { readonly family: string; readonly name: string }, options: ListOptions = {}): string {
-    const what = table === undefined ? 'ruleset' : `table ${table.family} ${table.name}`;
+  list(
+    table?: { readonly family: string; readonly name: string; readonly chain?: string },
+    options: ListOptions = {},
+  ): string {
+    const of = table && `${table.family} ${table.name}`;
+    const what =
+      of === undefined
+        ? 'ruleset'
+        : table?.chain === undefined
+          ? `table ${of}`
+          : `chain ${of} ${table.chain}`;
     const flags = (options.json === true ? OUTPUT_JSON : 0) | (options.terse === true ? OUTPUT_TERSE : 0);
     return this.#run(`list ${what}`, flags);
   }

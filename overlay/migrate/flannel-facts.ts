@@ -117,13 +117,22 @@ function findConflist(confDir: string): FlannelConflist | undefined {
   const names = existsSync(confDir) ? readdirSync(confDir).sort() : [];
   for (const name of names.filter((each) => /\.(conflist|conf|json)$/.test(each))) {
     const path = join(confDir, name);
-    const list = parseJson(readFileSync(path, 'utf8'));
+    const list = parseJson(textOf(path));
     const plugin = Array.isArray(list?.plugins) ? list.plugins[0] : list;
     if (!isRecord(plugin) || plugin.type !== 'flannel' || typeof list?.name !== 'string') continue;
     const bridge = isRecord(plugin.delegate) ? plugin.delegate.bridge : undefined;
     return { path, name: list.name, bridge: typeof bridge === 'string' ? bridge : undefined };
   }
   return undefined;
+}
+
+/** A folder of that name, or one that has just gone, is no configuration. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 async function findPods(

@@ -23,10 +23,11 @@ import { lockFile } from '../kernel/file-lock.ts';
 import { readFileIfThere } from '../kernel/files.ts';
 import { setLink } from '../kernel/link.ts';
 import { NetlinkSocket } from '../kernel/netlink-socket.ts';
+import { processInOurNetwork } from '../kernel/processes.ts';
 import { NodeMemory } from '../leases/node-memory.ts';
 import { openStore } from '../leases/open-store.ts';
 import type { Log } from '../ops/log.ts';
-import { type FlannelPlaces, hasFlannelTraces, observeFlannel } from './flannel-facts.ts';
+import { FLANNEL_DAEMON, type FlannelPlaces, hasFlannelTraces, observeFlannel } from './flannel-facts.ts';
 import { isRefusal, planTakeOver, type Refusal, type TakeOverPlan } from './take-over-plan.ts';
 import { readTakenOver, type TakenOver, writeTakenOver } from './taken-over.ts';
 
@@ -59,7 +60,18 @@ export const flannelPlaces = ({ cni }: Pick<Settings, 'cni'>): FlannelPlaces => 
 export async function settleTakeOver(options: TakeOverOptions): Promise<TakenOver | undefined> {
   const { settings, log } = options;
   const before = readTakenOver(settings.files.stateDir);
-  if (before?.complete === true) return before;
+  if (before?.complete === true) {
+    const pid = processInOurNetwork(FLANNEL_DAEMON);
+    if (pid !== undefined) {
+      log.warn(
+        'flanneld runs on a node that vtepd has taken over: stop it, and keep it from starting again',
+        {
+          pid,
+        },
+      );
+    }
+    return before;
+  }
   using netlink = NetlinkSocket.open();
   if (before === undefined) {
     if (settings.overlay.takeOver === 'none') return undefined;

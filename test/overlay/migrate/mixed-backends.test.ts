@@ -52,14 +52,22 @@ for (const [title, backend] of [
 
     it('the node changes over, and flannel’s plain routes go', async () => {
       const [theirs] = flannel.pods;
+      const node = cluster.node(2);
       await flannel.stop();
-      await cluster.node(2).startDaemon(['--cni-data-dir', flannel.dataDir]);
+      // As Docker has it, and as a flannel does that speaks nftables itself.
+      await node.exec(['iptables-nft', '-P', 'FORWARD', 'DROP']);
+      await node.exec(['nft', 'add', 'table', 'ip', 'flannel-ipv4']);
+      await node.startDaemon(['--cni-data-dir', flannel.dataDir]);
       await cluster.node(2).untilProgrammed(1);
       const gone = async () => {
         const { stdout } = await cluster.node(2).exec(['ip', 'route', 'show', 'proto', 'boot']);
-        return !stdout.includes('/24 via');
+        const nat = (await node.exec(['iptables-nft', '-t', 'nat', '-S'])).stdout;
+        const tables = (await node.exec(['nft', 'list', 'tables'])).stdout;
+        return !stdout.includes('/24 via') && !nat.includes('FLANNEL') && !tables.includes('flannel-ipv4');
       };
-      await until(gone, { what: 'flannel’s routes to be gone', deadlineMs: DEADLINE_MS });
+      await until(gone, { what: 'flannel’s routes and rules to be gone', deadlineMs: DEADLINE_MS });
+      const filter = (await node.exec(['iptables-nft', '-S'])).stdout;
+      expect(filter, 'without it nothing would be forwarded').to.include('-j FLANNEL-FWD');
       expect((await cluster.node(2).status()).attachments).to.have.length(1);
       await reach(cluster.pod(1), theirs);
       await reach(theirs, cluster.pod(1));
