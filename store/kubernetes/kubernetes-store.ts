@@ -243,6 +243,8 @@ class KubernetesStore implements LeaseStore {
       unlisten();
       this.#networkListeners.delete(told);
       ending.abort();
+      // It may rest between two batches, with a timer that runs.
+      nodes.return(undefined as never).catch(() => {});
     }
   }
 

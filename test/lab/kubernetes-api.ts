@@ -55,6 +55,8 @@ export class KubernetesApi {
   readonly objects = new KubernetesObjects();
   /** `GET /api/v1/nodes?...`, in order. */
   readonly requests: string[] = [];
+  /** Told of each request before it is served: `PATCH /api/v1/nodes/a`. */
+  onRequest: ((request: string) => void) | undefined;
   /** Who may do what; absent: whoever comes may do everything. */
   rules: readonly PolicyRule[] | undefined;
   /** Token to user; absent: whoever comes is let in. */
@@ -168,7 +170,7 @@ export class KubernetesApi {
 
   /** Watches end as a server ends them whose time is over. */
   endWatches(): void {
-    for (const { response } of this.#watchers) response.end();
+    for (const watcher of this.#watchers) this.#end(watcher);
   }
 
   /** Watches that stand, and those that come, say nothing any more; their connections stay. */
@@ -212,6 +214,7 @@ export class KubernetesApi {
     let body = '';
     try {
       for await (const piece of request.setEncoding('utf8')) body += piece;
+      this.onRequest?.(`${method} ${url}`);
       if (this.#isHanging) return;
       const fault = this.#faults.shift()?.(request);
       if (fault === 'break') {
@@ -310,6 +313,12 @@ export class KubernetesApi {
     return { ...LIST_KIND, metadata, items: items.map(({ kind, apiVersion, ...item }) => item) };
   }
 
+  /** Nothing is written any more to what has ended. */
+  #end(watcher: Watcher): void {
+    this.#watchers.delete(watcher);
+    watcher.response.end();
+  }
+
   #watch(response: ServerResponse, query: URLSearchParams): void {
     const [, name] = /^metadata\.name=(.+)$/.exec(query.get('fieldSelector') ?? '') ?? [];
     const given = query.get('resourceVersion') ?? '';
@@ -336,7 +345,7 @@ export class KubernetesApi {
     this.#watchers.add(watcher);
     const timeoutSeconds = Number(query.get('timeoutSeconds') ?? '0');
     const timer =
-      timeoutSeconds > 0 ? setTimeout(() => response.end(), timeoutSeconds * 1000).unref() : undefined;
+      timeoutSeconds > 0 ? setTimeout(() => this.#end(watcher), timeoutSeconds * 1000).unref() : undefined;
     response.once('close', () => {
       clearTimeout(timer);
       this.#watchers.delete(watcher);

@@ -81,8 +81,9 @@ export class KubernetesObjects {
         continueToken,
       );
     }
-    const nodes = new Map(this.#base);
-    for (const event of this.#events) {
+    const isNow = revision === this.#revision;
+    const nodes = new Map(isNow ? this.#nodes : this.#base);
+    for (const event of isNow ? [] : this.#events) {
       if (event.revision > revision) break;
       apply(nodes, event);
     }
