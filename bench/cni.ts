@@ -13,29 +13,25 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { run } from '../overlay/lab/command.ts';
 import type { Lab } from '../overlay/lab/lab.ts';
 import { familiesOf, type LabFamilies } from '../overlay/lab/lab-network.ts';
 import { addNamespace, namespacePath } from '../overlay/lab/namespace.ts';
 import { installedConfiguration } from '../overlay/lab/pod.ts';
 import { type Aim, type Bench, type Outcome, runBench } from './harness/bench.ts';
-import { againstIpv4, aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
+import { aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
 import { launchAll, type Program } from './harness/launch.ts';
 import { BenchLabs, timedStart } from './harness/node-run.ts';
-import {
-  type Distribution,
-  distribution,
-  inTurns,
-  median,
-  pairedRatio,
-  type Spread,
-  spread,
-} from './harness/statistics.ts';
+import { inTurns, median, pairedRatio } from './harness/statistics.ts';
+import type { OwnQuantity, Recorder } from './run/recorder.ts';
 
 const REFERENCE_FOLDERS = ['/usr/lib/cni', '/opt/cni/bin'];
 const OURS = 'vtepd';
 const REFERENCE = 'reference';
 const AT_ONCE = 50;
+/** Before 50 at once: the kernel is done with the 50 interfaces that went before (the reference's take half of it). */
+const SETTLE_MS = 500;
 /** Calls one by one in a round. */
 const ONE_BY_ONE = 100;
 const QUICK_ONE_BY_ONE = 40;
@@ -57,12 +53,19 @@ interface Contestant {
   readonly manyDel: number[];
 }
 
-interface CniFigures {
-  readonly addMs: Distribution;
-  readonly delMs: Distribution;
-  readonly add50Ms: Spread;
-  readonly del50Ms: Spread;
-}
+const ADD: OwnQuantity = { id: 'add', title: 'CNI ADD, one by one', unit: 's' };
+const DEL: OwnQuantity = { id: 'del', title: 'CNI DEL, one by one', unit: 's' };
+const ADD_50: OwnQuantity = {
+  id: 'add-50',
+  title: `${AT_ONCE} ADDs at once, until the last has ended`,
+  unit: 's',
+};
+const DEL_50: OwnQuantity = {
+  id: 'del-50',
+  title: `${AT_ONCE} DELs at once, until the last has ended`,
+  unit: 's',
+};
+const NOTHING: OwnQuantity = { id: 'nothing', title: 'starting a program that does nothing', unit: 's' };
 
 const bench: Bench = {
   name: 'cni',
@@ -73,6 +76,7 @@ const bench: Bench = {
   rounds: 5,
   quickRounds: 2,
   flags: [FAMILIES_FLAG],
+  baseline: REFERENCE,
   async run(io) {
     await using labs = new BenchLabs();
     const contestants: Contestant[] = [];
@@ -88,27 +92,42 @@ const bench: Bench = {
       for (let number = 0; number < AT_ONCE; number++) await addNamespace(`${podPrefix}${number}`);
     }
     const host = contestants[0]?.hostNamespace ?? '';
-    const nothing: number[] = [];
+    const version = await versionOf();
+    for (const { name } of contestants)
+      io.recorder.describe(name, name === REFERENCE ? version : 'vtepd-cni');
     const oneByOne = io.quick ? QUICK_ONE_BY_ONE : ONE_BY_ONE;
     for (let call = 0; call < WARM_UP; call++) for (const one of contestants) callOnce(one, call, false);
     for (let round = 0; round < io.rounds; round++) {
+      const nothing: number[] = [];
       for (let call = 0; call < oneByOne; call++) {
         io.signal.throwIfAborted();
-        for (const one of inTurns(contestants, call)) callOnce(one, call, true);
-        nothing.push(launchAll(namespacePath(host), [doNothing]));
+        for (const one of forthAndBack(contestants, call)) callOnce(one, call, true);
+        nothing.push(launchAll(namespacePath(host), [doNothing]) / 1000);
         await turn();
       }
-      for (const one of inTurns(contestants, round)) {
+      io.recorder.recordSamples('a program that does nothing', NOTHING, { round }, nothing);
+      for (const one of forthAndBack(contestants, round)) {
+        await delay(SETTLE_MS, undefined, { signal: io.signal });
         callAll(one);
+        recordRound(io.recorder, one, round, oneByOne);
         await turn();
         io.progress(
           `round ${round + 1} of ${io.rounds}, ${one.name}: ADD ${median(one.oneAdd).toFixed(2)}, DEL ${median(one.oneDel).toFixed(2)}, 50 ADDs ${median(one.manyAdd).toFixed(1)}, 50 DELs ${median(one.manyDel).toFixed(1)} ms`,
         );
       }
     }
-    return outcome(contestants, nothing, await versionOf());
+    return outcome(contestants);
   },
 };
+
+/**
+ * By turns in both directions: an interface that goes leaves the kernel work, which in one direction would always
+ * be the same neighbour's loss.
+ */
+function forthAndBack(contestants: readonly Contestant[], turn: number): Contestant[] {
+  const order = inTurns(contestants, turn);
+  return turn % 2 === 0 ? order : order.reverse();
+}
 
 /** Lets signals and the daemon's log in. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -221,8 +240,16 @@ async function versionOf(): Promise<string> {
   return stdout.trim().replace('\t', ' ');
 }
 
-function outcome(contestants: readonly Contestant[], nothing: readonly number[], version: string): Outcome {
-  const all = Object.fromEntries(contestants.map((one) => [one.name, figuresOf(one)]));
+/** What the round added: its calls one by one, and the last of those at once. */
+function recordRound(recorder: Recorder, one: Contestant, round: number, calls: number): void {
+  const ofRound = (values: readonly number[]): number[] => values.slice(-calls).map((ms) => ms / 1000);
+  recorder.recordSamples(one.name, ADD, { round }, ofRound(one.oneAdd));
+  recorder.recordSamples(one.name, DEL, { round }, ofRound(one.oneDel));
+  recorder.record(one.name, ADD_50, { round }, (one.manyAdd.at(-1) ?? 0) / 1000);
+  recorder.record(one.name, DEL_50, { round }, (one.manyDel.at(-1) ?? 0) / 1000);
+}
+
+function outcome(contestants: readonly Contestant[]): Outcome {
   const own = new Map(contestants.filter(({ name }) => name !== REFERENCE).map((one) => [one.families, one]));
   const aims: Aim[] = Array.from(own.values(), (one) => ({
     what: `CNI ADD (${one.families}), p50 ms`,
@@ -230,28 +257,21 @@ function outcome(contestants: readonly Contestant[], nothing: readonly number[],
     measured: median(one.oneAdd),
   }));
   const other = contestants.find(({ name }) => name === REFERENCE);
-  const figures: Record<string, unknown> = { ...all, aProgramThatDoesNothingMs: distribution(nothing) };
   const ipv4 = own.get('ipv4');
   if (ipv4 !== undefined && other !== undefined) {
-    const ratio = {
-      addP50: median(ipv4.oneAdd) / median(other.oneAdd),
-      delP50: median(ipv4.oneDel) / median(other.oneDel),
-      add50: pairedRatio(ipv4.manyAdd, other.manyAdd),
-      del50: pairedRatio(ipv4.manyDel, other.manyDel),
-    };
-    figures.againstReference = { version, ...ratio };
     const against = 'against the reference, times';
-    aims.push({ what: `CNI ADD, p50 ${against}`, atMost: 0.5, measured: ratio.addP50 });
-    aims.push({ what: `50 ADDs at once ${against}`, atMost: 0.5, measured: ratio.add50.median });
-    aims.push({ what: `50 DELs at once ${against}`, atMost: 0.2, measured: ratio.del50.median });
+    const addP50 = median(ipv4.oneAdd) / median(other.oneAdd);
+    const add50 = pairedRatio(ipv4.manyAdd, other.manyAdd).median;
+    const del50 = pairedRatio(ipv4.manyDel, other.manyDel).median;
+    aims.push({ what: `CNI ADD, p50 ${against}`, atMost: 0.5, measured: addP50 });
+    aims.push({ what: `50 ADDs at once ${against}`, atMost: 0.5, measured: add50 });
+    aims.push({ what: `50 DELs at once ${against}`, atMost: 0.2, measured: del50 });
   }
-  const timesIpv4: Record<string, unknown> = {};
   for (const [what, of] of COMPARED) {
     const values = new Map(Array.from(own, ([families, one]) => [families, of(one)]));
-    timesIpv4[what] = againstIpv4(values);
     aims.push(...aimsAgainstIpv4(what, values));
   }
-  return { figures: { ...figures, timesIpv4 }, aims };
+  return { aims };
 }
 
 /** What the families are compared by; one by one, the middle of all calls. */
@@ -261,12 +281,5 @@ const COMPARED: readonly (readonly [string, (one: Contestant) => readonly number
   ['50 ADDs at once', ({ manyAdd }) => manyAdd],
   ['50 DELs at once', ({ manyDel }) => manyDel],
 ];
-
-const figuresOf = ({ oneAdd, oneDel, manyAdd, manyDel }: Contestant): CniFigures => ({
-  addMs: distribution(oneAdd),
-  delMs: distribution(oneDel),
-  add50Ms: spread(manyAdd),
-  del50Ms: spread(manyDel),
-});
 
 await runBench(bench);

@@ -13,24 +13,21 @@ import type { LabFamilies } from '../overlay/lab/lab-network.ts';
 import type { LabStoreKind } from '../overlay/lab/lab-store.ts';
 import { type BatchTimes, programByBatch } from './harness/batch.ts';
 import { type Aim, type Bench, type BenchIo, numberOf, type Outcome, runBench } from './harness/bench.ts';
-import {
-  againstIpv4,
-  aimsAgainstIpv4,
-  type ByFamilies,
-  FAMILIES_FLAG,
-  familiesGiven,
-} from './harness/families.ts';
+import { aimsAgainstIpv4, type ByFamilies, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
 import { requireEntries } from './harness/kernel-counts.ts';
 import { benchLab, type TimedStart, timedStart } from './harness/node-run.ts';
 import { MAX_PEERS } from './harness/peers.ts';
 import type { ReconcilerRun } from './harness/reconciler-program.ts';
-import { inTurns, median, pairedRatio, type Spread, spread } from './harness/statistics.ts';
+import { inTurns, median } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity } from './run/recorder.ts';
 
 const PROGRAM = join(import.meta.dirname, 'harness', 'reconciler-program.js');
 const PROGRAM_TIMEOUT_MS = 180_000;
 /** Quadratic: with more it would only be waited for. */
 const MOST_GATEWAY_ROUNDS_AT_50K = 1;
+
+const BATCH = 'ip -batch and bridge -batch';
 
 const bench: Bench = {
   name: 'convergence',
@@ -45,31 +42,30 @@ const bench: Bench = {
     FAMILIES_FLAG,
   ],
   programs: ['bridge', 'nft', 'etcd', 'etcdctl'],
+  baseline: `${BATCH}, ipv4`,
   async run(io) {
     const only = numberOf(io.given, 'peers');
     const sizes = only === undefined ? (io.quick ? [1000, 10_000] : [1000, 10_000, 50_000]) : [only];
     const families = familiesGiven(io.given);
-    const figures: Record<string, FiguresOfSize> = {};
     const aims: Aim[] = [];
     const daemons: Sizes = new Map();
     for (const size of sizes) {
       const rounds = await measureSize(Math.min(size, MAX_PEERS), families, io);
       daemons.set(size, rounds);
-      const ratio = Object.fromEntries(COMPARED.map(([name, of]) => [name, againstIpv4(map(rounds, of))]));
-      figures[size] = { ...Object.fromEntries(map(rounds, figuresOf)), timesIpv4: ratio };
       for (const [name, of] of COMPARED) {
         aims.push(...aimsAgainstIpv4(`${size} leases at start (${name})`, map(rounds, of)));
       }
     }
-    return { figures, aims: [...aimsOf(daemons), ...aims] } satisfies Outcome;
+    return { aims: [...aimsOf(daemons), ...aims] } satisfies Outcome;
   },
 };
 
-/** What the families are compared by. */
+/** What the families are compared by; of daemons without the time that other programs had the processor. */
 const COMPARED: readonly (readonly [string, (rounds: Rounds) => readonly number[]])[] = [
-  ['embedded, from its start', ({ embedded }) => embedded.map(({ spawnToReadyMs }) => spawnToReadyMs)],
-  ['etcd, from its start', ({ etcd }) => etcd.map(({ spawnToReadyMs }) => spawnToReadyMs)],
+  ['embedded, from its start', ({ embedded }) => embedded.map(undisturbedMs)],
+  ['etcd, from its start', ({ etcd }) => etcd.map(undisturbedMs)],
   ['reconciler alone', ({ reconciler }) => reconciler.map(({ convergeMs }) => convergeMs)],
+  ['reconciler alone, CPU', ({ reconciler }) => reconciler.map(({ cpuMs }) => cpuMs.user + cpuMs.system)],
   ['batch', ({ batch }) => batch.map(({ totalMs }) => totalMs)],
 ];
 
@@ -79,28 +75,33 @@ const map = <T, U>(each: ByFamilies<T>, of: (one: T) => U): ByFamilies<U> =>
 /** By the number of leases. */
 type Sizes = Map<number, ByFamilies<Rounds>>;
 
-/** By family, and the others as so many times IPv4's. */
-type FiguresOfSize = Readonly<Record<string, SizeFigures | Readonly<Record<string, unknown>>>>;
-
-interface SizeFigures {
-  readonly embedded: DaemonFigures;
-  readonly etcd: DaemonFigures;
-  readonly reconcilerMs: Spread;
-  readonly reconcilerCpuMs: { readonly user: Spread; readonly system: Spread };
-  readonly reconcilerGatewaysMs?: Spread | undefined;
-  readonly batchMs: Spread;
-  /** Writing the peer filter's set by nft, which the reconciler's figure includes and the batch's does not. */
-  readonly batchNftMs: Spread;
-  /** The reconciler alone against the batch, round by round. */
-  readonly reconcilerToBatch: Spread;
-}
-
-interface DaemonFigures {
-  readonly spawnToReadyMs: Spread;
-  readonly storeToReadyMs: Spread;
-  /** spawnToReadyMs less the time in which other programs had the processor. */
-  readonly undisturbedMs: Spread;
-}
+const LEASES = { title: 'leases', unit: 'count' } as const;
+const PROGRAMMED: OwnQuantity = {
+  id: 'programmed',
+  title: 'until all entries are in the kernel',
+  unit: 's',
+  axis: LEASES,
+};
+const FROM_STORE: OwnQuantity = {
+  id: 'from-store',
+  title: 'from the store’s answer to ready',
+  unit: 's',
+  axis: LEASES,
+};
+const UNDISTURBED: OwnQuantity = {
+  id: 'undisturbed',
+  title: 'from its start to ready, less the time in which others had the processor',
+  unit: 's',
+  axis: LEASES,
+};
+const USER: OwnQuantity = { id: 'user', title: 'processor time in the program', unit: 's', axis: LEASES };
+const SYSTEM: OwnQuantity = { id: 'system', title: 'processor time in the kernel', unit: 's', axis: LEASES };
+const NFT: OwnQuantity = {
+  id: 'nft',
+  title: 'the peer filter’s set, by nft (in the reconciler’s time, not in the batch’s)',
+  unit: 's',
+  axis: LEASES,
+};
 
 interface Rounds {
   readonly embedded: TimedStart[];
@@ -116,53 +117,50 @@ async function measureSize(
   io: BenchIo,
 ): Promise<ByFamilies<Rounds>> {
   const done = new Map<LabFamilies, Rounds>();
-  const contestants: { readonly name: string; readonly measure: () => Promise<string>; rare: boolean }[] = [];
-  for (const [place, of] of families.entries()) {
+  const contestants: { readonly name: string; readonly measure: Measure; rare: boolean }[] = [];
+  for (const [index, of] of families.entries()) {
     const all: Rounds = { embedded: [], etcd: [], reconciler: [], reconcilerGateways: [], batch: [] };
     done.set(of, all);
-    const contestant = (name: keyof Rounds, measure: () => Promise<string>): void =>
-      void contestants.push({ name: `${of}, ${name}`, measure, rare: name === 'reconcilerGateways' });
-    contestant('embedded', async () => daemonLine(all.embedded, await startOn('embedded', size, of, io)));
-    contestant('etcd', async () => daemonLine(all.etcd, await startOn('etcd', size, of, io)));
-    contestant('reconciler', async () =>
-      line(all.reconciler, await reconcilerAlone(size, true, of, io), 'convergeMs'),
+    const contestant = (kind: keyof Rounds, measure: (record: Note) => Promise<string>): void => {
+      const name = `${TITLES[kind]}, ${of}`;
+      const recorded: Measure = (round) =>
+        measure((quantity, ms) => io.recorder.record(name, quantity, { round, at: size }, ms / 1000));
+      contestants.push({ name, measure: recorded, rare: kind === 'reconcilerGateways' });
+    };
+    for (const store of ['embedded', 'etcd'] as const) {
+      contestant(store, async (record) => daemonLine(all[store], await startOn(store, size, of, io), record));
+    }
+    contestant('reconciler', async (record) =>
+      reconcilerLine(all.reconciler, await reconcilerAlone(size, true, of, io), record),
     );
-    contestant('batch', async () => line(all.batch, await batchAlone(size, of, io), 'totalMs'));
-    if (place > 0) continue;
-    contestant('reconcilerGateways', async () =>
-      line(all.reconcilerGateways, await reconcilerAlone(size, false, of, io), 'convergeMs'),
+    contestant('batch', async (record) => batchLine(all.batch, await batchAlone(size, of, io), record));
+    if (index > 0) continue;
+    contestant('reconcilerGateways', async (record) =>
+      reconcilerLine(all.reconcilerGateways, await reconcilerAlone(size, false, of, io), record),
     );
   }
   for (let round = 0; round < io.rounds; round++) {
     for (const { name, measure, rare } of inTurns(contestants, round)) {
       if (rare && size > 20_000 && round >= MOST_GATEWAY_ROUNDS_AT_50K) continue;
       io.signal.throwIfAborted();
-      io.progress(`${size} leases, round ${round + 1} of ${io.rounds}, ${name}: ${await measure()}`);
+      io.progress(`${size} leases, round ${round + 1} of ${io.rounds}, ${name}: ${await measure(round)}`);
     }
   }
   return done;
 }
 
-function figuresOf({ embedded, etcd, reconciler, reconcilerGateways, batch }: Rounds): SizeFigures {
-  const reconcilerMs = reconciler.map(({ convergeMs }) => convergeMs);
-  const batchMs = batch.map(({ totalMs }) => totalMs);
-  return {
-    embedded: daemonFigures(embedded),
-    etcd: daemonFigures(etcd),
-    reconcilerMs: spread(reconcilerMs),
-    reconcilerCpuMs: {
-      user: spread(reconciler.map(({ cpuMs }) => cpuMs.user)),
-      system: spread(reconciler.map(({ cpuMs }) => cpuMs.system)),
-    },
-    reconcilerGatewaysMs:
-      reconcilerGateways.length === 0
-        ? undefined
-        : spread(reconcilerGateways.map(({ convergeMs }) => convergeMs)),
-    batchMs: spread(batchMs),
-    batchNftMs: spread(batch.map(({ nftMs }) => nftMs)),
-    reconcilerToBatch: pairedRatio(reconcilerMs, batchMs),
-  };
-}
+/** Of a quantity in seconds, the milliseconds. */
+type Note = (quantity: OwnQuantity, ms: number) => void;
+/** What it found, for whoever watches. */
+type Measure = (round: number) => Promise<string>;
+
+const TITLES: Readonly<{ [kind in keyof Rounds]: string }> = {
+  embedded: 'daemon, embedded store',
+  etcd: 'daemon, etcd',
+  reconciler: 'reconciler alone',
+  reconcilerGateways: 'reconciler, gateways for nexthops',
+  batch: BATCH,
+};
 
 async function startOn(
   store: LabStoreKind,
@@ -201,22 +199,31 @@ async function batchAlone(size: number, families: LabFamilies, { signal }: Bench
   return times;
 }
 
-function daemonLine(all: TimedStart[], one: TimedStart): string {
+const undisturbedMs = ({ spawnToReadyMs, waitedMs }: TimedStart): number => spawnToReadyMs - waitedMs;
+
+function daemonLine(all: TimedStart[], one: TimedStart, record: Note): string {
   all.push(one);
   const { spawnToReadyMs, storeToReadyMs, waitedMs } = one;
+  record(PROGRAMMED, spawnToReadyMs);
+  record(FROM_STORE, storeToReadyMs);
+  record(UNDISTURBED, spawnToReadyMs - waitedMs);
   return `${spawnToReadyMs.toFixed()} ms from its start, ${storeToReadyMs} ms from the store's answer; others had the processor for ${waitedMs.toFixed()} ms`;
 }
 
-function line<K extends string, T extends { readonly [key in K]: number }>(all: T[], one: T, key: K): string {
+function reconcilerLine(all: ReconcilerRun[], one: ReconcilerRun, record: Note): string {
   all.push(one);
-  return `${one[key].toFixed()} ms`;
+  record(PROGRAMMED, one.convergeMs);
+  record(USER, one.cpuMs.user);
+  record(SYSTEM, one.cpuMs.system);
+  return `${one.convergeMs.toFixed()} ms`;
 }
 
-const daemonFigures = (starts: readonly TimedStart[]): DaemonFigures => ({
-  spawnToReadyMs: spread(starts.map(({ spawnToReadyMs }) => spawnToReadyMs)),
-  storeToReadyMs: spread(starts.map(({ storeToReadyMs }) => storeToReadyMs)),
-  undisturbedMs: spread(starts.map(({ spawnToReadyMs, waitedMs }) => spawnToReadyMs - waitedMs)),
-});
+function batchLine(all: BatchTimes[], one: BatchTimes, record: Note): string {
+  all.push(one);
+  record(PROGRAMMED, one.totalMs);
+  record(NFT, one.nftMs);
+  return `${one.totalMs.toFixed()} ms`;
+}
 
 function aimsOf(sizes: Sizes): Aim[] {
   const aims: Aim[] = [];

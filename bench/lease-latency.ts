@@ -19,12 +19,12 @@ import {
   type Buckets,
   bucketQuantile,
   bucketsSince,
-  type Distribution,
   distribution,
   inTurns,
   readBuckets,
 } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity, Place, Recorder } from './run/recorder.ts';
 
 const METRIC = 'vtepd_lease_to_kernel_seconds';
 /** Between two changes, so that none comes at a fixed time of the embedded store's polling (10 ms). */
@@ -47,15 +47,22 @@ interface Samples {
   readonly daemon: Map<number, number>;
 }
 
-interface CaseFigures {
-  readonly storeToKernelMs: {
-    readonly fromWriteBegun: Distribution;
-    readonly fromWriteReturned: Distribution;
-  };
-  readonly writeMs: Distribution;
-  /** The daemon's own histogram, from the event's arrival: bounds that these shares lie below. */
-  readonly arrivalToKernelMs: { readonly p50: number; readonly p99: number; readonly max: number };
-}
+const OTHER_LEASES = { title: 'other leases', unit: 'count' } as const;
+const FROM_BEGIN: OwnQuantity = {
+  id: 'from-begin',
+  title: 'from the write’s begin to the kernel',
+  unit: 's',
+  axis: OTHER_LEASES,
+};
+const FROM_RETURN: OwnQuantity = {
+  id: 'from-return',
+  title: 'from the write’s return to the kernel',
+  unit: 's',
+  // It may be before the return.
+  compareBy: 'difference',
+  axis: OTHER_LEASES,
+};
+const WRITE: OwnQuantity = { id: 'write', title: 'the write', unit: 's', axis: OTHER_LEASES };
 
 const bench: Bench = {
   name: 'lease-latency',
@@ -82,25 +89,27 @@ const bench: Bench = {
     for (let round = 0; round < io.rounds; round++) {
       for (const { store, others, samples } of inTurns(cases, round)) {
         await measure(store, others, changes, samples, io);
+        recordRound(io.recorder, store, { round, at: others }, samples, changes);
         const { p50, p99 } = distribution(samples.fromBegin);
         io.progress(
           `round ${round + 1} of ${io.rounds}, ${store}, ${others} others: p50 ${p50} ms, p99 ${p99} ms from the write`,
         );
       }
     }
-    const figures: Record<string, CaseFigures> = {};
     const aims: Aim[] = [];
     for (const { store, others, samples } of cases) {
-      const found = figuresOf(samples);
-      figures[`${store}, ${others} others`] = found;
       const of = `of a lease event to the kernel, p99 ms (${store}, ${others} others)`;
-      aims.push({ what: `from arrival ${of}`, atMost: 5, measured: found.arrivalToKernelMs.p99 });
+      aims.push({
+        what: `from arrival ${of}`,
+        atMost: 5,
+        measured: 1000 * bucketQuantile(samples.daemon, 0.99),
+      });
       if (store === 'etcd') {
-        const measured = found.storeToKernelMs.fromWriteReturned.p99;
+        const measured = distribution(samples.fromReturn).p99;
         aims.push({ what: `from the store ${of}`, atMost: 5, measured });
       }
     }
-    return { figures, aims };
+    return { aims };
   },
 };
 
@@ -156,16 +165,18 @@ async function leaseBuckets(node: LabNode): Promise<Buckets> {
   return readBuckets(stdout, METRIC);
 }
 
-function figuresOf(samples: Samples): CaseFigures {
-  const ms = (share: number): number => bucketQuantile(samples.daemon, share) * 1000;
-  return {
-    storeToKernelMs: {
-      fromWriteBegun: distribution(samples.fromBegin),
-      fromWriteReturned: distribution(samples.fromReturn),
-    },
-    writeMs: distribution(samples.write),
-    arrivalToKernelMs: { p50: ms(0.5), p99: ms(0.99), max: ms(1) },
-  };
+/** What the round added. */
+function recordRound(
+  recorder: Recorder,
+  store: LabStoreKind,
+  place: Place,
+  { fromBegin, fromReturn, write }: Samples,
+  changes: number,
+): void {
+  const ofRound = (values: readonly number[]): number[] => values.slice(-changes).map((ms) => ms / 1000);
+  recorder.recordSamples(store, FROM_BEGIN, place, ofRound(fromBegin));
+  recorder.recordSamples(store, FROM_RETURN, place, ofRound(fromReturn));
+  recorder.recordSamples(store, WRITE, place, ofRound(write));
 }
 
 await runBench(bench);

@@ -9,8 +9,9 @@ import { type Aim, type Bench, type BenchIo, numberOf, runBench } from './harnes
 import { requireEntries } from './harness/kernel-counts.ts';
 import { benchLab, timedStart } from './harness/node-run.ts';
 import { type Memory, memoryMiB } from './harness/process.ts';
-import { inTurns, median, rounded, type Spread, spread } from './harness/statistics.ts';
+import { inTurns, median, rounded } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity } from './run/recorder.ts';
 
 /** V8 gives back what the start took some time after; and one resync, every 30 s, belongs to a daemon's life. */
 const STEADY_S = 45;
@@ -26,12 +27,12 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   'node, etcd3': ['etcd3'],
 };
 
-interface MemoryFigures {
-  readonly rss: Spread;
-  readonly anonymous: Spread;
-  readonly file: Spread;
-  readonly peak: Spread;
-}
+const PARTS: readonly (readonly [keyof Memory, OwnQuantity])[] = [
+  ['rss', { id: 'resident', title: 'resident memory at rest', unit: 'MiB' }],
+  ['peak', { id: 'peak', title: 'its greatest since the start', unit: 'MiB' }],
+  ['anonymous', { id: 'anonymous', title: 'of the resident: heaps and stacks', unit: 'MiB' }],
+  ['file', { id: 'file', title: 'of the resident: programs and libraries, shared', unit: 'MiB' }],
+];
 
 const bench: Bench = {
   name: 'memory',
@@ -51,6 +52,7 @@ const bench: Bench = {
     },
   ],
   programs: ['etcd', 'etcdctl'],
+  baseline: 'node',
   async run(io) {
     const peers = numberOf(io.given, 'peers') ?? PEERS;
     const steadyMs = 1000 * (numberOf(io.given, 'steady-s') ?? (io.quick ? QUICK_STEADY_S : STEADY_S));
@@ -69,6 +71,7 @@ const bench: Bench = {
         io.signal.throwIfAborted();
         const memory = await measure();
         found.set(name, [...(found.get(name) ?? []), memory]);
+        for (const [part, quantity] of PARTS) io.recorder.record(name, quantity, { round }, memory[part]);
         io.progress(
           `round ${round + 1} of ${io.rounds}, ${name}: ${rounded(memory.rss)} MiB (${rounded(memory.anonymous)} of it anonymous), peak ${rounded(memory.peak)}`,
         );
@@ -79,7 +82,7 @@ const bench: Bench = {
       atMost: 100,
       measured: median((found.get(`daemon, ${store}, ${peers} peers`) ?? []).map(({ rss }) => rss)),
     }));
-    return { figures: Object.fromEntries(Array.from(found, ([name, all]) => [name, figuresOf(all)])), aims };
+    return { aims };
   },
 };
 
@@ -113,12 +116,5 @@ async function libraries(names: readonly string[]): Promise<Memory> {
     await stop(child, 'SIGKILL');
   }
 }
-
-const figuresOf = (all: readonly Memory[]): MemoryFigures => ({
-  rss: spread(all.map(({ rss }) => rss)),
-  anonymous: spread(all.map(({ anonymous }) => anonymous)),
-  file: spread(all.map(({ file }) => file)),
-  peak: spread(all.map(({ peak }) => peak)),
-});
 
 await runBench(bench);

@@ -15,8 +15,9 @@ import { AnnouncementsLostError, KernelWatch } from './harness/kernel-watch.ts';
 import { monotonicMs } from './harness/machine.ts';
 import { benchLab, timedStart } from './harness/node-run.ts';
 import { untilIdle } from './harness/process.ts';
-import { type Distribution, distribution, inTurns, type Spread, spread } from './harness/statistics.ts';
+import { distribution, inTurns, spread } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity } from './run/recorder.ts';
 
 const PEERS = [100, 10_000];
 /** Of each round: with 10,000 peers a device takes a second to be filled again. */
@@ -34,26 +35,21 @@ const bench: Bench = {
   quickRounds: 2,
   programs: ['nft'],
   async run(io) {
-    const figures: Record<string, Record<string, Distribution | Spread>> = {};
     const aims: Aim[] = [];
     for (const peers of PEERS) {
-      const { single, devices } = await measure(peers, io);
-      const of: Record<string, Distribution | Spread> = {};
-      for (const [kind, values] of Object.entries(single)) {
-        of[kind] = distribution(values);
+      for (const [kind, values] of Object.entries(await measure(peers, io))) {
         const what = `one object deleted to back, p99 ms (${kind}, ${peers} peers)`;
         aims.push({ what, atMost: 50, measured: distribution(values).p99 });
       }
-      for (const [kind, values] of Object.entries(devices)) if (values.length > 0) of[kind] = spread(values);
-      figures[`${peers} peers`] = of;
     }
-    return { figures, aims };
+    return { aims };
   },
 };
 
 type Times = Record<string, number[]>;
 
-async function measure(peers: number, io: BenchIo): Promise<{ single: Times; devices: Times }> {
+/** @returns of single objects, by kind; milliseconds */
+async function measure(peers: number, io: BenchIo): Promise<Times> {
   await using lab = await benchLab('embedded', 1, io.signal);
   const node = lab.node(1);
   await using writer = await StoreWriter.start(lab);
@@ -88,9 +84,15 @@ async function measure(peers: number, io: BenchIo): Promise<{ single: Times; dev
         single[kind]?.push(await once(SINGLE_OBJECTS, kind, turn++));
       }
     }
+    for (const [kind, values] of Object.entries(single)) {
+      const ofRound = values.slice(-SINGLE_REPEATS).map((ms) => ms / 1000);
+      io.recorder.recordSamples('vtepd', quantityOf(kind), { round, at: peers }, ofRound);
+    }
     for (const kind of inTurns(Object.keys(devices), round)) {
       try {
-        devices[kind]?.push(await once(WHOLE_DEVICES, kind, turn++));
+        const backMs = await once(WHOLE_DEVICES, kind, turn++);
+        devices[kind]?.push(backMs);
+        io.recorder.record('vtepd', quantityOf(kind), { round, at: peers }, backMs / 1000);
       } catch (error) {
         if (!(error instanceof AnnouncementsLostError)) throw error;
         io.progress(`${kind}: ${error.message}; this one does not count`);
@@ -103,8 +105,15 @@ async function measure(peers: number, io: BenchIo): Promise<{ single: Times; dev
     );
     io.progress(`${peers} peers, round ${round + 1} of ${io.rounds}: ${medians.join(', ')} ms`);
   }
-  return { single, devices };
+  return single;
 }
+
+const quantityOf = (kind: string): OwnQuantity => ({
+  id: kind,
+  title: `${kind}: taken away until it is back`,
+  unit: 's',
+  axis: { title: 'peers', unit: 'count' },
+});
 
 function isWhole(namespace: string, peers: number): boolean {
   try {

@@ -11,11 +11,12 @@ import type { LabNode } from '../overlay/lab/lab-node.ts';
 import { RunningPing } from '../overlay/lab/ping.ts';
 import type { Pod } from '../overlay/lab/pod.ts';
 import { RunningStream } from '../overlay/lab/tcp.ts';
-import { type Aim, type Bench, type BenchIo, runBench } from './harness/bench.ts';
-import { againstIpv4, aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
+import { type Aim, type Bench, type BenchIo, type Outcome, runBench } from './harness/bench.ts';
+import { aimsAgainstIpv4, FAMILIES_FLAG, familiesGiven } from './harness/families.ts';
 import { BenchLabs, timedStart } from './harness/node-run.ts';
-import { inTurns, type Spread, spread } from './harness/statistics.ts';
+import { inTurns } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity, Recorder } from './run/recorder.ts';
 
 const PING_INTERVAL_MS = 10;
 const LINE_INTERVAL_MS = 5;
@@ -40,14 +41,15 @@ interface Losses {
   broken: number;
 }
 
-interface RestartFigures {
-  readonly pingsSent: number;
-  readonly pingsLost: number;
-  readonly pingsLostARound: Spread;
-  readonly tcpLongestGapMs: Spread;
-  readonly tcpConnectionsBroken: number;
-  readonly readyAgainMs?: Spread | undefined;
-}
+const LOST: OwnQuantity = { id: 'lost', title: 'echo requests lost', unit: 'count', compareBy: 'difference' };
+const GAP: OwnQuantity = { id: 'gap', title: 'TCP, longest time without a line', unit: 's' };
+const BROKEN: OwnQuantity = {
+  id: 'broken',
+  title: 'TCP connections broken',
+  unit: 'count',
+  compareBy: 'difference',
+};
+const READY: OwnQuantity = { id: 'ready', title: 'from the new daemon’s start to ready', unit: 's' };
 
 const bench: Bench = {
   name: 'restart',
@@ -59,6 +61,7 @@ const bench: Bench = {
   quickRounds: 2,
   flags: [FAMILIES_FLAG],
   programs: ['busybox'],
+  baseline: 'ipv4, undisturbed',
   async run(io) {
     await using labs = new BenchLabs();
     const all: RestartCluster[] = [];
@@ -72,7 +75,9 @@ const bench: Bench = {
     for (let round = 0; round < io.rounds; round++) {
       for (const { cluster, way, losses } of inTurns(cases, round)) {
         io.signal.throwIfAborted();
+        const broken = losses.broken;
         await measure(cluster, way, losses, io);
+        recordRound(io.recorder, `${cluster.families}, ${way}`, round, losses, losses.broken - broken);
         io.progress(
           `round ${round + 1} of ${io.rounds}, ${cluster.families}, ${way}: ${losses.lost.at(-1)} of ${losses.sent.at(-1)} lost, TCP gap ${losses.longestGapMs.at(-1)?.toFixed()} ms`,
         );
@@ -136,7 +141,7 @@ async function measure(
 
 const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
 
-/** @returns how long the new daemon took until it was ready, if there is one */
+/** @returns how long the new daemon took until it was ready, less the time that other programs had the processor */
 async function disturb(node: LabNode, way: Way, signal: AbortSignal): Promise<number | undefined> {
   if (way === 'undisturbed') {
     await delay(UNDISTURBED_MS, undefined, { signal });
@@ -144,9 +149,9 @@ async function disturb(node: LabNode, way: Way, signal: AbortSignal): Promise<nu
   }
   if (way === 'SIGTERM') await node.daemon?.terminate();
   else await node.daemon?.kill();
-  const { spawnToReadyMs } = await timedStart(node, signal);
+  const { spawnToReadyMs, waitedMs } = await timedStart(node, signal);
   await node.untilProgrammed(OTHERS + 1, signal);
-  return spawnToReadyMs;
+  return spawnToReadyMs - waitedMs;
 }
 
 interface Measured {
@@ -155,34 +160,30 @@ interface Measured {
   readonly losses: Losses;
 }
 
-function outcome(cases: readonly Measured[]) {
-  const figures: Record<string, Record<string, unknown>> = {};
+function recordRound(recorder: Recorder, name: string, round: number, losses: Losses, broken: number): void {
+  recorder.record(name, LOST, { round }, losses.lost.at(-1) ?? 0);
+  recorder.record(name, GAP, { round }, (losses.longestGapMs.at(-1) ?? 0) / 1000);
+  recorder.record(name, BROKEN, { round }, broken);
+  // None, where no daemon was started.
+  const readyMs = losses.readyMs.at(-1);
+  if (readyMs !== undefined) recorder.record(name, READY, { round }, readyMs / 1000);
+}
+
+function outcome(cases: readonly Measured[]): Outcome {
   const aims: Aim[] = [];
   for (const { families, way, losses } of cases) {
-    const { sent, lost, longestGapMs, readyMs, broken } = losses;
-    const found: RestartFigures = {
-      pingsSent: total(sent),
-      pingsLost: total(lost),
-      pingsLostARound: spread(lost),
-      tcpLongestGapMs: spread(longestGapMs),
-      tcpConnectionsBroken: broken,
-      readyAgainMs: readyMs.length === 0 ? undefined : spread(readyMs),
-    };
-    figures[families] = { ...figures[families], [way]: found };
     if (way === 'undisturbed') continue;
     const of = `in all restarts (${families}, ${way})`;
-    aims.push({ what: `packets lost ${of}`, atMost: 0, measured: total(lost) });
-    aims.push({ what: `TCP connections broken ${of}`, atMost: 0, measured: broken });
+    aims.push({ what: `packets lost ${of}`, atMost: 0, measured: total(losses.lost) });
+    aims.push({ what: `TCP connections broken ${of}`, atMost: 0, measured: losses.broken });
   }
-  const timesIpv4: Record<string, unknown> = {};
   for (const way of WAYS.filter((each) => each !== 'undisturbed')) {
     const readyMs = new Map(
       cases.filter((each) => each.way === way).map(({ families, losses }) => [families, losses.readyMs]),
     );
-    timesIpv4[way] = againstIpv4(readyMs);
     aims.push(...aimsAgainstIpv4(`ready again after ${way}`, readyMs));
   }
-  return { figures: { ...figures, readyAgainTimesIpv4: timesIpv4 }, aims };
+  return { aims };
 }
 
 await runBench(bench);

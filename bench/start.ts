@@ -7,12 +7,13 @@
 import type { Lab } from '../overlay/lab/lab.ts';
 import type { LabNode } from '../overlay/lab/lab-node.ts';
 import type { LabStoreKind } from '../overlay/lab/lab-store.ts';
-import { type Bench, type BenchIo, runBench } from './harness/bench.ts';
+import { type Bench, type BenchIo, type Outcome, runBench } from './harness/bench.ts';
 import { requireEntries } from './harness/kernel-counts.ts';
 import { benchLab, timedStart } from './harness/node-run.ts';
 import { cpuMs } from './harness/process.ts';
-import { inTurns, type Spread, spread } from './harness/statistics.ts';
+import { inTurns, median } from './harness/statistics.ts';
 import { StoreWriter } from './harness/store-writer.ts';
+import type { OwnQuantity } from './run/recorder.ts';
 
 const OTHERS = [0, 1000];
 
@@ -21,22 +22,17 @@ interface Case {
   readonly lab: Lab;
   readonly others: number;
   readonly afterReboot: boolean;
-  readonly times: StartTimes;
-}
-
-interface StartTimes {
   readonly readyMs: number[];
-  readonly undisturbedMs: number[];
-  readonly cpu: number[];
 }
 
-interface StartFigures {
-  readonly readyMs: Spread;
-  /** readyMs less the time in which other programs had the processor. */
-  readonly undisturbedMs: Spread;
-  /** Processor time of the daemon until then, user and system. */
-  readonly cpuMs: Spread;
-}
+const READY: OwnQuantity = { id: 'ready', title: 'from its start to ready', unit: 's' };
+const UNDISTURBED: OwnQuantity = {
+  id: 'undisturbed',
+  title: 'the same, less the time in which others had the processor',
+  unit: 's',
+};
+const CPU: OwnQuantity = { id: 'cpu', title: 'processor time of the daemon until then', unit: 's' };
+const NODE_ALONE = 'Node, with nothing to do';
 
 const bench: Bench = {
   name: 'start',
@@ -56,8 +52,7 @@ const bench: Bench = {
           labs.push(lab);
           for (const afterReboot of [false, true]) {
             const how = afterReboot ? 'after a reboot' : 'data path standing';
-            const times = { readyMs: [], undisturbedMs: [], cpu: [] };
-            cases.push({ name: `${store}, ${others} others, ${how}`, lab, others, afterReboot, times });
+            cases.push({ name: `${store}, ${others} others, ${how}`, lab, others, afterReboot, readyMs: [] });
           }
         }
       }
@@ -83,40 +78,32 @@ async function prepared(store: LabStoreKind, others: number, { signal }: BenchIo
   }
 }
 
-async function measure(cases: readonly Case[], io: BenchIo) {
-  const nodeAlone: number[] = [];
+async function measure(cases: readonly Case[], io: BenchIo): Promise<Outcome> {
   for (let round = 0; round < io.rounds; round++) {
-    for (const { name, lab, others, afterReboot, times } of inTurns(cases, round)) {
+    for (const { name, lab, others, afterReboot, readyMs } of inTurns(cases, round)) {
       io.signal.throwIfAborted();
       const node = lab.node(1);
       if (afterReboot) await takeDown(node);
       const { spawnToReadyMs, waitedMs } = await timedStart(node, io.signal);
       const { user, system } = cpuMs(node.daemon?.pid ?? 0);
-      times.readyMs.push(spawnToReadyMs);
-      times.undisturbedMs.push(spawnToReadyMs - waitedMs);
-      times.cpu.push(user + system);
+      readyMs.push(spawnToReadyMs);
+      io.recorder.record(name, READY, { round }, spawnToReadyMs / 1000);
+      io.recorder.record(name, UNDISTURBED, { round }, (spawnToReadyMs - waitedMs) / 1000);
+      io.recorder.record(name, CPU, { round }, (user + system) / 1000);
       requireEntries(node.namespace, others);
       await node.daemon?.terminate();
       io.progress(
         `round ${round + 1} of ${io.rounds}, ${name}: ${spawnToReadyMs.toFixed()} ms, others had the processor for ${waitedMs.toFixed()} ms`,
       );
     }
-    nodeAlone.push(await nodeInside(cases[0]?.lab));
+    io.recorder.record(NODE_ALONE, READY, { round }, (await nodeInside(cases[0]?.lab)) / 1000);
   }
-  const figures: Record<string, StartFigures> = {};
-  for (const { name, times } of cases) {
-    figures[name] = {
-      readyMs: spread(times.readyMs),
-      undisturbedMs: spread(times.undisturbedMs),
-      cpuMs: spread(times.cpu),
-    };
-  }
-  const aims = cases.map(({ name, times }) => ({
+  const aims = cases.map(({ name, readyMs }) => ({
     what: `start with an existing lease to ready, ms (${name})`,
     atMost: 500,
-    measured: spread(times.readyMs).median,
+    measured: median(readyMs),
   }));
-  return { figures: { ...figures, nodeAloneMs: spread(nodeAlone) }, aims };
+  return { aims };
 }
 
 /** Node with nothing to do, in a namespace, as the daemons are started. */

@@ -20,6 +20,8 @@ export interface ServerProgram {
 
 /** An end that serves. */
 export interface FarEnd {
+  /** The same for the same place: two paths may share an end. */
+  readonly id: string;
   /** What the near end sends to. */
   readonly address: Address;
   /** @throws EngineError when it does not get ready */
@@ -55,11 +57,13 @@ const READY_DEADLINE_MS = 10_000;
 export class LocalEnd implements NearEnd {
   readonly local = true;
   readonly namespace: string | undefined;
+  readonly id: string;
   readonly address: Address;
   private readonly log: CommandLog;
 
   constructor(namespace: string | undefined, address: Address, log: CommandLog) {
     this.namespace = namespace;
+    this.id = namespace ?? 'this machine';
     this.address = address;
     this.log = log;
   }

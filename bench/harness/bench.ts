@@ -1,9 +1,11 @@
 /**
- * What every benchmark has in common: its command line, progress on standard error, one JSON object on
- * standard output, and an end in order on Ctrl-C: the signal aborts, and whatever was made is removed.
+ * What every one of the project's own benchmarks has in common: its command line, progress and a table on
+ * standard error, a report of `vtepd bench`'s schema on standard output (which `vtepd bench compare` reads),
+ * and an end in order on Ctrl-C: the signal aborts, what was made is removed, what was measured is reported.
  *
  * Exit codes are vtepd's: 0 measured (a missed aim is a figure, no failure), 1 failed, 2 usage.
  */
+import { writeFile } from 'node:fs/promises';
 import {
   type Arguments,
   type Flag,
@@ -13,9 +15,15 @@ import {
   UsageError,
 } from '../../overlay/cli/arguments.ts';
 import { EXIT_FAILED, EXIT_OK, EXIT_USAGE } from '../../overlay/cli/command.ts';
+import { NO_PAINT } from '../../overlay/cli/demo-progress.ts';
 import { helpText } from '../../overlay/cli/help.ts';
 import { isInstalled } from '../../overlay/lab/command.ts';
-import { describeMachine } from './machine.ts';
+import { packageVersion } from '../../overlay/ops/package.ts';
+import { type CpuTimes, readCpuTimes } from '../engine/cpu.ts';
+import { type BenchReport, SCHEMA } from '../report/schema.ts';
+import { printReport } from '../report/table.ts';
+import { reportedMachine } from '../run/describe-machine.ts';
+import { Recorder } from '../run/recorder.ts';
 import { rounded } from './statistics.ts';
 
 export interface Aim {
@@ -27,7 +35,6 @@ export interface Aim {
 }
 
 export interface Outcome {
-  readonly figures: Readonly<Record<string, unknown>>;
   readonly aims: readonly Aim[];
 }
 
@@ -40,6 +47,8 @@ export interface BenchIo {
   readonly signal: AbortSignal;
   /** One line for whoever watches. */
   readonly progress: (line: string) => void;
+  /** What the report is made of. */
+  readonly recorder: Recorder;
 }
 
 export interface Bench {
@@ -52,6 +61,8 @@ export interface Bench {
   readonly flags?: readonly Flag[];
   /** What must be installed besides iproute2; a path is looked for as it stands. */
   readonly programs?: readonly string[];
+  /** The contestant that the others are compared with. */
+  readonly baseline?: string;
   run(io: BenchIo): Promise<Outcome>;
 }
 
@@ -77,20 +88,61 @@ export async function runBench(bench: Bench): Promise<void> {
     const quick = isOn(given, 'quick');
     const rounds = numberOf(given, 'rounds') ?? (quick ? bench.quickRounds : bench.rounds);
     checkMachine(bench.programs ?? []);
-    const report = { bench: bench.name, at: new Date().toISOString(), machine: describeMachine() };
-    const begin = performance.now();
-    const { figures, aims } = await bench.run({ rounds, quick, given, progress, signal: interrupted() });
-    const durationS = rounded((performance.now() - begin) / 1000);
-    for (const aim of aims) progress(`${met(aim) ? 'met   ' : 'MISSED'} ${aim.what}: ${aim.measured}`);
-    const judged = aims.map((aim) => ({ ...aim, met: met(aim) }));
-    process.stdout.write(
-      `${JSON.stringify({ ...report, rounds, quick, durationS, aims: judged, figures }, null, 2)}\n`,
-    );
-    process.exitCode = EXIT_OK;
+    const html = given.flags.get('html')?.at(-1);
+    const signal = interrupted();
+    const recorder = new Recorder();
+    const run = { rounds, quick, given, progress, recorder, signal };
+    const begin = { ms: performance.now(), cpu: readCpuTimes(), at: new Date().toISOString() };
+    let outcome: Outcome | undefined;
+    try {
+      outcome = await bench.run(run);
+    } catch (error) {
+      if (!signal.aborted || recorder.isEmpty) throw error;
+      progress('interrupted; the report holds what had been measured');
+    }
+    const report = await reportOf(bench, run, begin, outcome);
+    process.stderr.write(`\n${printReport(report, NO_PAINT)}`);
+    if (html !== undefined) {
+      const { renderReport } = await import('../report/html.ts');
+      await writeFile(html, await renderReport(report));
+    }
+    process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+    process.exitCode = outcome === undefined ? EXIT_FAILED : EXIT_OK;
   } catch (error) {
     progress(error instanceof Error ? error.message : String(error));
     process.exitCode = error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
   }
+}
+
+async function reportOf(
+  bench: Bench,
+  { rounds, quick, recorder }: BenchIo,
+  begin: { readonly ms: number; readonly cpu: CpuTimes; readonly at: string },
+  outcome: Outcome | undefined,
+): Promise<BenchReport> {
+  const readings = { begin: begin.cpu, end: readCpuTimes(), background: [] };
+  const baseline = bench.baseline ?? null;
+  const findings = recorder.findings(baseline);
+  return {
+    schema: SCHEMA,
+    bench: bench.name,
+    title: `The project’s own benchmarks: ${bench.name}`,
+    vtepd: packageVersion,
+    startedAt: begin.at,
+    durationS: rounded((performance.now() - begin.ms) / 1000),
+    complete: outcome !== undefined,
+    quick,
+    plannedRounds: rounds,
+    seed: 0,
+    method: [...bench.about, 'All are measured in turns within each round; another begins in each.'],
+    machine: await reportedMachine(['ip'], readings),
+    baseline: findings.contestants.some(({ id }) => id === baseline) ? baseline : null,
+    ...findings,
+    overheads: [],
+    aims: outcome?.aims.map((aim) => ({ ...aim, met: met(aim) })) ?? [],
+    problems: [],
+    commands: [],
+  };
 }
 
 const met = ({ measured, atMost }: Aim): boolean => measured <= atMost;
@@ -103,6 +155,7 @@ const flagsOf = (bench: Bench): Flag[] => [
     defaultText: `${bench.rounds}; ${bench.quickRounds} with --quick`,
   },
   { name: 'quick', placeholder: '', help: 'Fewer and smaller cases.' },
+  { name: 'html', placeholder: 'FILE', help: 'Write the report as a page with plots, too.' },
   ...(bench.flags ?? []),
 ];
 

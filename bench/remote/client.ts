@@ -118,6 +118,7 @@ export class RemoteMachine {
 
 /** Its host, or its pod: an end that serves, and sends nothing by itself. */
 export class RemoteEnd implements FarEnd {
+  readonly id: string;
   readonly address: Address;
   private readonly machine: RemoteMachine;
   private readonly place: Place;
@@ -125,6 +126,7 @@ export class RemoteEnd implements FarEnd {
   constructor(machine: RemoteMachine, place: Place, address: Address) {
     this.machine = machine;
     this.place = place;
+    this.id = `far ${place}`;
     this.address = address;
   }
 

@@ -9,7 +9,7 @@ export interface Paint {
   readonly bad: (text: string) => string;
 }
 
-const NAME_WIDTH = 30;
+const NAME_WIDTH = 34;
 const CELL_WIDTH = 11;
 
 /** The whole report, with a newline at its end. */
@@ -40,7 +40,7 @@ function head(report: BenchReport, paint: Paint): string {
   const lines = [
     paint.bold(report.title),
     `  ${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, vtepd ${report.vtepd}, Node ${machine.node}`,
-    `  ${report.plannedRounds} rounds in ${digits(report.durationS)} s${levelText(report)}`,
+    `  ${report.plannedRounds === 1 ? '1 round' : `${report.plannedRounds} rounds`} in ${digits(report.durationS)} s${levelText(report)}`,
   ];
   if (!report.complete) lines.push(paint.bad('  It was interrupted: this is what had been measured.'));
   return lines.join('\n');
@@ -49,7 +49,7 @@ function head(report: BenchReport, paint: Paint): string {
 /** All results of a run have as many rounds, but for those that failed in one. */
 function levelText({ results }: BenchReport): string {
   const [first] = results;
-  if (first === undefined) return '';
+  if (first === undefined || first.interval.level === 0) return '';
   return `; [low .. high]: where a median lies with a probability of ${(first.interval.level * 100).toFixed(0)} %`;
 }
 
@@ -80,7 +80,9 @@ function plain(report: BenchReport, quantity: Quantity, results: readonly Result
     const both = new Set(results.map((result) => result.direction)).size > 1;
     const more = direction !== undefined && both ? [DIRECTION_TEXT[direction]] : [];
     const lines = these.map((result) => {
-      const range = `[${cell(result.interval.low)} .. ${cell(result.interval.high)}]`;
+      // One round has no interval.
+      const { low, high, level } = result.interval;
+      const range = level === 0 ? '' : `[${cell(low)} .. ${cell(high)}]`;
       const outside = result.outliers.length > 0 ? [paint.dim(outliersText(result, cell))] : [];
       const shares = parts.flatMap((part) => partText(report, part, result, cell));
       const split = shares.length > 0 ? [paint.dim(shares.join(', '))] : [];
@@ -164,7 +166,7 @@ function sweeps(report: BenchReport, quantity: Quantity, results: readonly Resul
 }
 
 const placeText = (at: number, { axis }: Quantity): string =>
-  axis === undefined || axis.unit === 'bytes' ? `${at}` : formatValue(at, axis.unit);
+  axis === undefined || axis.unit === 'bytes' || axis.unit === 'count' ? `${at}` : formatValue(at, axis.unit);
 
 function overheads(report: BenchReport, paint: Paint): string {
   const lines = report.overheads.map((overhead) =>

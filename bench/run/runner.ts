@@ -4,6 +4,7 @@
  * order changes from round to round.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { messageWithCauses } from '../../overlay/ops/log.ts';
 import { EngineError } from '../engine/end.ts';
 import { shuffled } from '../statistics/random.ts';
 import type { Series } from '../statistics/summarize.ts';
@@ -36,11 +37,17 @@ export const stepsOf = ({ measurements, staggerMs }: Workload, rounds: number): 
  */
 export async function runWorkload(workload: Workload, seconds: number, context: RunContext): Promise<void> {
   if (workload.measurements.length === 0) return;
-  const close = await workload.open?.(context.signal);
+  let close: (() => Promise<void>) | undefined;
   try {
+    close = await workload.open?.(context.signal);
     const tries = new Tries(workload, { seconds, signal: context.signal }, context);
     if (workload.staggerMs === undefined) await oneByOne(workload, tries, context);
     else await staggered(workload, workload.staggerMs, tries, context);
+  } catch (error) {
+    context.signal.throwIfAborted();
+    // Its servers: the other workloads have their own.
+    if (!(error instanceof EngineError)) throw error;
+    context.problem(`${workload.title}: not measured: ${messageWithCauses(error)}`);
   } finally {
     await close?.();
   }
@@ -165,7 +172,7 @@ class Tries {
       if (!(error instanceof EngineError)) throw error;
       this.failures.set(measurement, failed + 1);
       const given = failed + 1 >= MOST_FAILURES ? '; given up' : '';
-      this.context.problem(`${this.workload.title}: ${error.message}${given}`);
+      this.context.problem(`${this.workload.title}: ${messageWithCauses(error)}${given}`);
       return undefined;
     } finally {
       this.context.stepped();

@@ -268,8 +268,12 @@ function latency(
         await Promise.all(open.map((server) => server.stop()));
       };
       try {
+        const served = new Set<string>();
         for (const { path, direction } of servers) {
           const end = direction === 'forward' ? path.to : path.from;
+          // Two paths may share an end.
+          if (served.has(end.id)) continue;
+          served.add(end.id);
           open.push(
             await end.serve(sockperfServer(end.address, port), `${path.contestant.id}: ${id}`, signal),
           );
