@@ -41,6 +41,11 @@ export interface WantedEntries {
   readonly neighbours: ReadonlyMap<Address, Mac>;
   /** On the vxlan device: that MAC is behind the peer's public address. */
   readonly fdb: ReadonlyMap<Mac, Address>;
+  /**
+   * Every VTEP of a peer, with those that are routed directly: from there too packets come through the tunnel, for as
+   * long as the peer itself has not moved.
+   */
+  readonly vteps: ReadonlyMap<Mac, Address>;
   /** Where routes lead, and over which device: a tunnel's gateway over the vxlan, another over the underlay's. */
   readonly gateways: ReadonlyMap<Address, Travel>;
   /** By the subnet's text. */
@@ -68,7 +73,7 @@ class FamilyEntries implements WantedEntries {
   readonly gatewayUsers = new Map<Address, number>();
   readonly tunnelsOfMac = new Map<Mac, number>();
   /** Every VTEP MAC, in use for a tunnel or not: where it is, and the leases that name it. */
-  readonly macRemotes = new Map<Mac, Address>();
+  readonly vteps = new Map<Mac, Address>();
   readonly macHolders = new Map<Mac, Set<string>>();
   /** Accepted subnets by prefix length, then text: overlap is one look-up a length in use. */
   readonly subnets = new Map<number, Map<string, string>>();
@@ -181,7 +186,7 @@ export class PeerTable {
     entries.routes.set(subnet, path);
     more(entries.remotes, path.remote);
     if (path.mac !== undefined) {
-      entries.macRemotes.set(path.mac, path.remote);
+      entries.vteps.set(path.mac, path.remote);
       setOf(entries.macHolders, path.mac).add(key);
     }
     mapOf(entries.subnets, path.subnet.prefixLength).set(subnet, key);
@@ -209,7 +214,7 @@ export class PeerTable {
       holders?.delete(key);
       if (holders === undefined || holders.size === 0) {
         entries.macHolders.delete(path.mac);
-        entries.macRemotes.delete(path.mac);
+        entries.vteps.delete(path.mac);
       }
     }
     fewer(entries.remotes, path.remote);
@@ -217,10 +222,8 @@ export class PeerTable {
   }
 
   #announce(path: PeerPath): void {
-    if (path.travel === 'tunnel') {
-      this.#observer.neighbour(path.family, path.gateway);
-      this.#observer.fdb(path.family, path.mac);
-    }
+    if (path.travel === 'tunnel') this.#observer.neighbour(path.family, path.gateway);
+    if (path.mac !== undefined) this.#observer.fdb(path.family, path.mac);
     this.#observer.gateway(path.family, path.gateway);
     this.#observer.route(path.family, formatSubnet(path.subnet));
     this.#observer.remote(path.family, path.remote);
@@ -230,7 +233,7 @@ export class PeerTable {
   #rival(key: string, paths: readonly PeerPath[]): { key: string; reason: string } | undefined {
     for (const path of paths) {
       const entries = this.#entries[path.family];
-      const remote = path.mac && entries.macRemotes.get(path.mac);
+      const remote = path.mac && entries.vteps.get(path.mac);
       if (path.mac !== undefined && remote !== undefined && remote !== path.remote) {
         const holder = [...(entries.macHolders.get(path.mac) ?? [])].find((other) => other !== key);
         if (holder !== undefined) {

@@ -1,6 +1,7 @@
 /**
  * Takes everything of ours off this node: for an operator who removes vtepd, or who wants to begin anew.
- * In the order in which traffic ends: pods' ports, devices, routes, nexthop objects, tables, files.
+ * In the order in which traffic ends: pods' ports, devices, what holds a tunnel's queues, routes, nexthop objects,
+ * tables, files.
  */
 import { rmSync } from 'node:fs';
 import { formatSubnet } from '../../store/address.ts';
@@ -16,6 +17,7 @@ import { ROUTE_PROTOCOL } from '../kernel/rtnetlink.ts';
 import { executeSlowly } from '../kernel/slow-netlink.ts';
 import type { Log } from '../ops/log.ts';
 import { LINK_ALIAS } from './own-links.ts';
+import { holderFiles } from './tunnels.ts';
 
 export interface CleanUpOptions {
   readonly settings: Pick<Settings, 'overlay' | 'files'>;
@@ -37,6 +39,11 @@ export async function cleanUp({ settings, log, signal }: CleanUpOptions): Promis
   };
   using netlink = NetlinkSocket.open();
   await removeLinks(netlink, settings, note);
+  for (const file of holderFiles(settings.files.runDir)) {
+    // Without a tunnel in user space none of it is needed.
+    const { endHolder } = await import('../../encap/tunnel.ts');
+    if (await endHolder(file)) note(`the process of ${file}`);
+  }
   signal.throwIfAborted();
   removeRoutes(netlink, note);
   const firewall = Firewall.open();

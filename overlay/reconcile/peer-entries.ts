@@ -274,21 +274,22 @@ export class PeerEntries {
   #fdbKind(): EntryKind {
     const { vxlan, tunnel } = this.devices;
     if (vxlan === undefined) return nothingWanted('fdb');
-    const carriedOut: Pick<EntryKind, 'set' | 'remove'> =
-      tunnel === undefined
-        ? {
-            set: (mac, remote) => setFdbEntry(vxlan, mac as Mac, remote as Address),
-            remove: (mac) => deleteFdbEntry(vxlan, mac as Mac),
-          }
-        : {
-            set: (mac, remote) => () => tunnel.setPeer(mac as Mac, remote as Address),
-            remove: (mac) => () => tunnel.deletePeer(mac as Mac),
-          };
+    if (tunnel !== undefined) {
+      // It takes packets from those in its table alone.
+      return {
+        name: 'fdb',
+        wanted: (mac) => this.#wanted.vteps.get(mac as Mac),
+        wantedKeys: () => this.#wanted.vteps.keys(),
+        set: (mac, remote) => () => tunnel.setPeer(mac as Mac, remote as Address),
+        remove: (mac) => () => tunnel.deletePeer(mac as Mac),
+      };
+    }
     return {
       name: 'fdb',
       wanted: (mac) => this.#wanted.fdb.get(mac as Mac),
       wantedKeys: () => this.#wanted.fdb.keys(),
-      ...carriedOut,
+      set: (mac, remote) => setFdbEntry(vxlan, mac as Mac, remote as Address),
+      remove: (mac) => deleteFdbEntry(vxlan, mac as Mac),
     };
   }
 

@@ -125,7 +125,7 @@ export class Reconciler {
     this.#repairs = new RepairLog(options.log, options.metrics);
     this.#ports = new PortWatch(options.pods);
     const { netlink, tunnels } = options;
-    this.#tools = { netlink, tunnels, peersOf: (family) => this.#peers.wanted(family).fdb };
+    this.#tools = { netlink, tunnels, peersOf: (family) => this.#peers.wanted(family).vteps };
     this.#resync = this.#resyncEvery(options.resyncIntervalMs);
   }
 

@@ -8,6 +8,7 @@
  * A tunnel that is closed at the daemon's end keeps its device, and a holder its queues and sockets for half a
  * minute, so that the next daemon goes on where this one stopped. Everywhere else the device goes with it.
  */
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { EndHolder, Tunnel, TunnelOptions } from '../../encap/tunnel-types.ts';
 import type { Address, Family, Mac } from '../../store/address.ts';
@@ -170,6 +171,12 @@ export class Tunnels {
 }
 
 const HOLDER_SUFFIX = '.holder';
+
+/** The files in a run directory that may name one; none where there is no such directory. */
+export function holderFiles(runDir: string): string[] {
+  const names = existsSync(runDir) ? readdirSync(runDir) : [];
+  return names.filter((name) => name.endsWith(HOLDER_SUFFIX)).map((name) => join(runDir, name));
+}
 
 /** Names the process that holds the device's queues while no daemon runs. */
 export const holderFile = (runDir: string, device: string): string =>
