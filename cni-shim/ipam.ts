@@ -17,7 +17,7 @@ import {
   subnetContains,
 } from '../store/address.ts';
 import { AddressPool } from './address-pool.ts';
-import type { AddressStore } from './address-store.ts';
+import type { AddressStore, ReservedAddress } from './address-store.ts';
 import type { AttachmentAddress, AttachmentKey } from './attachment.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
 
@@ -93,6 +93,17 @@ export class Ipam {
       this.#store.reserve(address, holder);
     }
     return disputed;
+  }
+
+  /** Addresses that another plugin has given out meanwhile: nobody else gets them until a DEL or a GC frees them. */
+  hold(reserved: readonly ReservedAddress[]): Address[] {
+    const unknown = reserved.filter(({ address }) => !this.#held.has(address));
+    for (const { address, holder } of unknown) {
+      this.#store.reserve(address, holder);
+      this.#held.set(address, holder);
+      this.#foreign.add(address);
+    }
+    return unknown.map(({ address }) => address);
   }
 
   /** Chooses an address of every family in use and holds it. @throws CniError when there is none */

@@ -20,7 +20,7 @@ import { listLinks } from '../overlay/kernel/link.ts';
 import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import type { Log } from '../overlay/ops/log.ts';
 import type { Address, PerFamily, Subnet } from '../store/address.ts';
-import { AddressStore } from './address-store.ts';
+import { AddressStore, type ReservedAddress } from './address-store.ts';
 import { type Attachment, type AttachmentKey, attachmentText, hostInterfaceName } from './attachment.ts';
 import { AttachmentRecords } from './attachment-records.ts';
 import { DurableFiles } from './durable-files.ts';
@@ -229,6 +229,11 @@ export class AttachmentRegistry implements PodSource {
       this.#ipam.free(holder, [address]);
     }
     return stale.map(({ address }) => address);
+  }
+
+  /** What another plugin gave out while both could: see Ipam.hold. @returns those that were not known */
+  hold(reserved: readonly ReservedAddress[]): Address[] {
+    return this.#ipam.hold(reserved);
   }
 
   /** Afterwards nothing is open, and another daemon may use the directory. */

@@ -99,7 +99,13 @@ export async function startDaemon(
     const remains =
       source.takenOver &&
       owned(
-        new FlannelRemains({ record: source.takenOver, netlink, confDir: settings.cni.confDir, log }),
+        new FlannelRemains({
+          record: source.takenOver,
+          netlink,
+          ...settings.cni,
+          hold: (reserved) => registry.hold(reserved),
+          log,
+        }),
         (part) => part.close(),
       );
     const firewallPass = new FirewallPass(firewall, overlay);

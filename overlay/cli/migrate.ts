@@ -18,6 +18,9 @@ const DRY_RUN: Flag = {
 };
 const FLAGS = [FROM, BACK, DRY_RUN, JSON_FLAG];
 
+/** A command's caller waits; the daemon waits longer. */
+const STORE_PATIENCE_MS = 10_000;
+
 export const command: Command = {
   name: 'migrate',
   summary: 'Take this node over from flannel, pods untouched, or give it back',
@@ -70,7 +73,7 @@ async function takeOver(settings: Settings, isDryRun: boolean, io: CommandIo): P
     throw new TakeOverRefusedError('this node has been taken over already: start vtepd, or go --back first');
   }
   const log = openLog({ level: 'warn', format: settings.log.format, secrets: secretsOf(settings) });
-  const options = { settings, log, signal: io.signal };
+  const options = { settings, log, signal: io.signal, patienceMs: STORE_PATIENCE_MS };
   using netlink = NetlinkSocket.open();
   try {
     const plan = await makePlan(netlink, options);

@@ -3,10 +3,12 @@
  * ours stand, not before, so that no packet is ever without a way; and each start looks again, for a flanneld
  * that was started in between makes them anew.
  */
+import { existsSync } from 'node:fs';
 import { access, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { listReserved, type ReservedAddress } from '../../cni-shim/address-store.ts';
 import { CONFLIST_NAME } from '../../cni-shim/conflist.ts';
-import { formatSubnet, subnetContains } from '../../store/address.ts';
+import { type Address, formatSubnet, subnetContains } from '../../store/address.ts';
 import { clusterNetworksOf, type WantedOverlay } from '../desired/overlay.ts';
 import { listFlannelRules } from '../kernel/flannel-rules.ts';
 import { findLink } from '../kernel/link.ts';
@@ -23,7 +25,11 @@ export interface RemainsOptions {
   readonly record: TakenOver;
   readonly netlink: NetlinkSocket;
   /** Where ours was installed; absent: the daemon installs none. */
-  readonly confDir: string | undefined;
+  readonly confDir?: string | undefined;
+  /** Where host-local's files are. */
+  readonly dataDir: string;
+  /** Keeps addresses from being given to others. @returns those that were not known */
+  readonly hold: (reserved: readonly ReservedAddress[]) => readonly Address[];
   readonly log: Log;
 }
 
@@ -74,9 +80,26 @@ export class FlannelRemains {
       await rules.remove();
       log.info('removed rules of flannel’s', { rules: rules.name });
     }
-    if (record.conflist !== undefined && record.pods && confDir !== undefined) {
-      await setAside(record.conflist, confDir, log);
-    }
+    const { conflist } = record;
+    if (conflist === undefined || !record.pods || confDir === undefined || !(await isThere(conflist))) return;
+    if (!(await isThere(join(confDir, CONFLIST_NAME))))
+      throw new Error(`${CONFLIST_NAME} is not installed yet`);
+    // A runtime takes the first list by name: flannel's has been winning, and its plugins gave addresses out.
+    this.#holdLate();
+    await rename(conflist, conflist + SET_ASIDE);
+    log.info('set flannel’s CNI configuration aside', { path: conflist + SET_ASIDE });
+    // Those of calls that were under way.
+    this.#holdLate();
+  }
+
+  #holdLate(): void {
+    const { dataDir, hold, record, log } = this.#options;
+    const networks = join(dataDir, 'networks');
+    if (!existsSync(networks)) return;
+    const reserved = listReserved(networks).filter(({ holder }) => holder.network === record.network);
+    const late = hold(reserved.filter(({ holder }) => holder.containerID !== ''));
+    for (const address of late)
+      log.info('a pod that flannel’s plugins attached meanwhile keeps its address', { address });
   }
 
   #removeRoutes(wanted: WantedOverlay): string[] {
@@ -110,16 +133,7 @@ export function isFlannelRoute(route: Route, wanted: WantedOverlay): boolean {
   );
 }
 
-/** A runtime takes the first list by name: flannel's would go on winning. Not before ours is there. */
-async function setAside(path: string, confDir: string, log: Log): Promise<void> {
-  if (!(await isThere(path))) return;
-  if (!(await isThere(join(confDir, CONFLIST_NAME))))
-    throw new Error(`${CONFLIST_NAME} is not installed yet`);
-  await rename(path, path + SET_ASIDE);
-  log.info('set flannel’s CNI configuration aside', { path: path + SET_ASIDE });
-}
-
-export async function isThere(path: string): Promise<boolean> {
+async function isThere(path: string): Promise<boolean> {
   try {
     await access(path);
     return true;

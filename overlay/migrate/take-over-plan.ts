@@ -66,10 +66,12 @@ export type TakeOverWishes = Pick<OverlaySettings, 'device' | 'bridge' | 'takeOv
 export const FLANNEL_DEVICE = `flannel.${VNI_PLACE}`;
 const OUR_BRIDGE = 'vtep0';
 
+/** @param earlier ports that an interrupted run has renamed already, perhaps */
 export function planTakeOver(
   facts: FlannelFacts,
   config: NetworkConfig,
   wishes: TakeOverWishes,
+  earlier: TakenOver['ports'] = [],
 ): TakeOverPlan | Refusal {
   const stranger = strangerReason(facts, config);
   if (stranger !== undefined) return { kind: 'none', reason: stranger };
@@ -108,7 +110,10 @@ export function planTakeOver(
       network,
       conflist: facts.conflist?.path,
       pods: withPods,
-      ports: pods.map(({ attachment, was }) => ({ hostInterface: attachment.hostInterface, was })),
+      ports: pods.map(({ attachment: { hostInterface }, was }) => {
+        const known = earlier.find((port) => port.hostInterface === hostInterface);
+        return { hostInterface, was: was === hostInterface ? (known?.was ?? was) : was };
+      }),
       complete: false,
     },
     vtepMac: { ipv4: facts.devices.ipv4?.mac, ipv6: facts.devices.ipv6?.mac },

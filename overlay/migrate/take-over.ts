@@ -38,6 +38,8 @@ export class TakeOverRefusedError extends Error {
 }
 
 export interface TakeOverOptions {
+  /** How long the store may be away; as long as it likes unless told. */
+  readonly patienceMs?: number | undefined;
   readonly settings: Settings;
   readonly log: Log;
   readonly signal: AbortSignal;
@@ -92,7 +94,8 @@ export async function makePlan(
 ): Promise<TakeOverPlan | Refusal> {
   const config = await networkOf(options);
   const facts = await observeFlannel(netlink, flannelPlaces(options.settings));
-  return planTakeOver(facts, config, options.settings.overlay);
+  const { files, overlay } = options.settings;
+  return planTakeOver(facts, config, overlay, readTakenOver(files.stateDir)?.ports);
 }
 
 /** @throws StateInUseError, NetlinkError, NodeJS.ErrnoException */
@@ -159,8 +162,10 @@ export function renameLink(netlink: NetlinkSocket, index: number, from: string, 
   if (failure !== undefined && failure.error.code !== 'ENODEV') throw failure.error;
 }
 
-/** Waits for the store, however long it takes: without the network nothing here can be told apart. */
-async function networkOf({ settings, log, signal }: TakeOverOptions): Promise<NetworkConfig> {
+/** Waits for the store: without the network nothing here can be told apart. */
+async function networkOf({ settings, log, signal, patienceMs }: TakeOverOptions): Promise<NetworkConfig> {
+  const deadline = patienceMs === undefined ? undefined : performance.now() + patienceMs;
+  const isOver = (): boolean => deadline !== undefined && performance.now() > deadline;
   const store: LeaseStore = await openStore(settings.store);
   const backoff = new Backoff({ ...STORE_BACKOFF, random: Math.random });
   try {
@@ -168,9 +173,11 @@ async function networkOf({ settings, log, signal }: TakeOverOptions): Promise<Ne
       try {
         const config = await store.networkConfig(signal);
         if (config !== undefined) return config;
+        if (isOver()) throw new TakeOverRefusedError('the store has no network configuration');
         if (tries === 1) log.warn('the store has no network configuration; waiting for it');
       } catch (error) {
         signal.throwIfAborted();
+        if (isOver()) throw error;
         if (tries === 1) log.warn('the network configuration cannot be read; trying again', { error });
       }
       await delay(backoff.next(), signal);

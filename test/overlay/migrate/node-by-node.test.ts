@@ -132,11 +132,7 @@ describeCluster('flannel node by node', [ETCD_DUAL], { idle: true, programs: PRO
     expect(flannel.pods.flatMap(({ addresses }) => addresses)).not.to.include.members([...newPod.addresses]);
     await reach(newPod, vtepdPod);
     const used = await usedAddresses(migrated());
-    await callPlugin(migrated().cni, 'DEL', {
-      containerId: b().name,
-      namespace: b().namespace,
-      interfaceName: 'eth0',
-    });
+    await callPlugin(migrated().cni, 'DEL', attachmentOf(b()));
     await deleteNamespace(b().namespace);
     const status = await migrated().status();
     expect(await usedAddresses(migrated())).to.equal(used - 1);
@@ -147,9 +143,7 @@ describeCluster('flannel node by node', [ETCD_DUAL], { idle: true, programs: PRO
     const path = join(flannel.dataDir, 'results', `${CNI_NETWORK}-${a().name}-eth0`);
     const { result } = JSON.parse(await readFile(path, 'utf8')) as { result: unknown };
     await callPlugin(migrated().cni, 'CHECK', {
-      containerId: a().name,
-      namespace: a().namespace,
-      interfaceName: 'eth0',
+      ...attachmentOf(a()),
       extra: { prevResult: result, cniVersion: '0.4.0' },
     });
   });
@@ -202,13 +196,20 @@ describeCluster('flannel node by node', [ETCD_DUAL], { idle: true, programs: PRO
     for (const address of newPod.addresses) expect(await held()).not.to.include(address);
   });
 
-  it('and forth again', async () => {
+  it('and forth again; a pod that flannel’s plugins attach meanwhile keeps its address', async () => {
     await flannel.stop();
     await migrate('--from', 'flannel');
+    const meanwhile = await flannel.attachPod();
     await migrated().startDaemon(options());
     await migrated().untilProgrammed(1);
+    await conflistAside(migrated());
     expect((await migrated().status()).attachments).to.have.length(3);
-    for (const pod of [a(), c(), lateFlannelPod]) await reach(vtepdPod, pod);
+    for (const pod of [a(), c(), lateFlannelPod, meanwhile]) await reach(vtepdPod, pod);
+    const held = await usedAddresses(migrated());
+    const after = await migrated().attachPod();
+    expect(meanwhile.addresses).not.to.include.members([...after.addresses]);
+    await callPlugin(migrated().cni, 'DEL', attachmentOf(meanwhile));
+    expect(await usedAddresses(migrated()), 'one came, one went').to.equal(held);
   });
 });
 
@@ -224,6 +225,12 @@ function pick(pods: readonly FlannelPod[], at: number): FlannelPod {
   if (pod === undefined) throw new Error(`there is no pod ${at}`);
   return pod;
 }
+
+const attachmentOf = ({ name, namespace }: FlannelPod) => ({
+  containerId: name,
+  namespace,
+  interfaceName: 'eth0',
+});
 
 async function reach(from: Reached, to: Reached): Promise<void> {
   for (const address of to.addresses) {
