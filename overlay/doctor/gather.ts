@@ -160,7 +160,7 @@ function readLegacyTables(): string[] {
 const portHolders = (port: number, underlay: Underlay | undefined): HeldPort[] =>
   listUdpSockets()
     .filter((socket) => socket.port === port && stands(socket.address, underlay))
-    .map((socket) => ({ ...socket, owner: socket.inode === 0 ? undefined : socketOwner(socket.inode) }));
+    .map((socket) => ({ ...socket, owner: socketOwner(socket.inode) }));
 
 /** A socket on another address of the node (the loopback's) is in nobody's way. */
 const stands = (address: HeldPort['address'], underlay: Underlay | undefined): boolean =>

@@ -55,8 +55,8 @@ export function checkPort(facts: DoctorFacts): Outcome {
   const { vni, port } = tunnel;
   const findings: Finding[] = [];
   const others = facts.links.filter(({ name }) => !isOwn(facts, name));
-  for (const { name, vxlan } of others) {
-    if (vxlan?.vni !== vni || vxlan.port !== port) continue;
+  for (const { name, vxlanKey } of others) {
+    if (vxlanKey?.vni !== vni || vxlanKey.port !== port) continue;
     findings.push(
       failed(
         'tunnel-taken',
@@ -66,9 +66,10 @@ export function checkPort(facts: DoctorFacts): Outcome {
     );
   }
   const userspace = dataPathOf(facts) === 'userspace';
-  for (const { address, inode, owner } of facts.portHolders) {
-    // The kernel's own sockets have no inode: those of vxlan devices, which share the port.
-    if (inode === 0 || (userspace && isVtepd(owner?.command))) continue;
+  // Devices of the kernel share one socket, which no process holds.
+  const kernels = facts.links.some(({ vxlanKey }) => vxlanKey?.port === port);
+  for (const { address, owner } of facts.portHolders) {
+    if (owner === undefined ? kernels : userspace && isVtepd(owner.command)) continue;
     const who = owner === undefined ? 'another program' : `${owner.command} (process ${owner.pid})`;
     findings.push(
       failed(
@@ -78,7 +79,7 @@ export function checkPort(facts: DoctorFacts): Outcome {
       ),
     );
   }
-  const sharing = others.filter(({ vxlan }) => vxlan?.port === port && vxlan.vni !== vni);
+  const sharing = others.filter(({ vxlanKey }) => vxlanKey?.port === port && vxlanKey.vni !== vni);
   if (userspace && sharing.length > 0) {
     findings.push(
       failed(

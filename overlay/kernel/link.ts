@@ -11,6 +11,7 @@ import {
   macFromBytes,
 } from '../../store/address.ts';
 import {
+  type Attributes,
   attributes,
   type MessageWriter,
   type NetlinkMessage,
@@ -86,7 +87,10 @@ export interface Link {
   readonly group: number;
   /** Of a bridge port: may send a packet back out of the port it came in by. */
   readonly hairpin: boolean;
+  /** Ours and those like it; one without a local address has only a key. */
   readonly vxlan: VxlanParameters | undefined;
+  /** What no two vxlan devices of a family share. */
+  readonly vxlanKey?: Pick<VxlanParameters, 'vni' | 'port'> | undefined;
   /** Kind `tun`, and its packets are Ethernet frames. */
   readonly isTap: boolean;
   /** Of a bridge: it learns nothing from link-local frames. */
@@ -137,6 +141,8 @@ export function readLink(message: NetlinkMessage): Link | undefined {
     group: readU32(found[IFLA_GROUP]) ?? 0,
     hairpin: readU8(attributes(info[IFLA_INFO_SLAVE_DATA] ?? Buffer.alloc(0))[IFLA_BRPORT_MODE]) === 1,
     vxlan: kind === 'vxlan' ? readVxlan(info[IFLA_INFO_DATA]) : undefined,
+    vxlanKey:
+      kind === 'vxlan' ? readVxlanKey(attributes(info[IFLA_INFO_DATA] ?? Buffer.alloc(0))) : undefined,
     isTap:
       kind === 'tun' &&
       readU8(attributes(info[IFLA_INFO_DATA] ?? Buffer.alloc(0))[IFLA_TUN_TYPE]) === IFF_TAP,
@@ -153,12 +159,16 @@ function readVxlan(data: Buffer | undefined): VxlanParameters | undefined {
   const local = found[IFLA_VXLAN_LOCAL] ?? found[IFLA_VXLAN_LOCAL6];
   if (local === undefined || (local.length !== 4 && local.length !== 16)) return undefined;
   return {
-    vni: readU32(found[IFLA_VXLAN_ID]) ?? 0,
-    port: readU16be(found[IFLA_VXLAN_PORT]) ?? 0,
+    ...readVxlanKey(found),
     local: addressFromBytes(local),
     learning: readU8(found[IFLA_VXLAN_LEARNING]) === 1,
   };
 }
+
+const readVxlanKey = (found: Attributes) => ({
+  vni: readU32(found[IFLA_VXLAN_ID]) ?? 0,
+  port: readU16be(found[IFLA_VXLAN_PORT]) ?? 0,
+});
 
 export interface NewVxlan extends VxlanParameters {
   readonly name: string;

@@ -5,7 +5,7 @@ import { type Address, addressFromBytes } from '../../store/address.ts';
 export interface UdpSocket {
   readonly address: Address;
   readonly port: number;
-  /** 0: the kernel's own, of a tunnel device. */
+  /** A socket of the kernel's own (of a tunnel device) has one too, but no process that holds it. */
   readonly inode: number;
 }
 
@@ -50,7 +50,7 @@ function addressOf(hex: string): Address {
   return addressFromBytes(bytes);
 }
 
-/** Undefined: it has ended, or is nobody's that we may look into. */
+/** Undefined: no process does (it is the kernel's own, or has ended), or none that we may look into. */
 export function socketOwner(inode: number): SocketOwner | undefined {
   const wanted = `socket:[${inode}]`;
   for (const entry of readdirSync('/proc')) {

@@ -22,6 +22,7 @@ const COMMANDS = [
   'demo',
   'status',
   'bench',
+  'doctor',
   'leases',
   'cni',
   'cleanup',
@@ -83,7 +84,7 @@ describe('cli: vtepd', () => {
     const cases: readonly (readonly [string[], RegExp])[] = [
       [[], /Usage: vtepd COMMAND/],
       [['rum'], /no command "rum"; did you mean run\?/],
-      [['doctor'], /no command "doctor"/],
+      [['surgeon'], /no command "surgeon"/],
       [['run', '--no-such'], /vtepd run: unknown flag --no-such/],
       [['run', 'word'], /vtepd run: "word" is not expected here/],
       [['run', '--log-level', 'loud'], /vtepd run: --log-level: "loud" must be one of/],

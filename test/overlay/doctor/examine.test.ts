@@ -82,7 +82,7 @@ const peer = (otherwise: Partial<PeerStatus> = {}): PeerStatus => ({
 const forward = { family: 'ip', table: 'filter', chain: 'FORWARD', hook: 'forward' } as const;
 const held = (inode: number, command: string): Partial<DoctorFacts> => ({
   portHolders: [
-    { address: parseAddress('0.0.0.0'), port: 8472, inode: 0 },
+    { address: parseAddress('0.0.0.0'), port: 8472, inode: 12 },
     { address: parseAddress('0.0.0.0'), port: 8472, inode, owner: { pid: 77, command } },
   ],
 });
@@ -278,7 +278,7 @@ const CASES: readonly Case[] = [
   },
   {
     expected: ['port', 'device-missing', 'failed'],
-    facts: { links: LINKS.filter(({ name }) => name !== 'vtep.1') },
+    facts: { links: LINKS.filter(({ name }) => name !== 'vtep.1'), portHolders: [] },
     names: ['vtep.1'],
   },
   {
@@ -568,7 +568,7 @@ describe('vtepd doctor’s judgement', () => {
   it('prints nothing that a terminal would take for a command', () => {
     const hostile = link(20, 'x\u001b[2J', {
       kind: 'vxlan',
-      vxlan: { vni: 1, port: 8472, local: OWN_ADDRESS, learning: false },
+      vxlanKey: { vni: 1, port: 8472 },
     });
     expect(renderDoctor(examine(healthyFacts({ links: [...LINKS, hostile] })))).to.not.contain('\u001b');
   });

@@ -54,6 +54,7 @@ export const vxlanLink = (index: number, name: string, vni: number, port: number
     kind: 'vxlan',
     mtuBytes: 1450,
     vxlan: { vni, port, local: OWN_ADDRESS, learning: false },
+    vxlanKey: { vni, port },
   });
 
 export const OWN_DEVICE: Link = { ...vxlanLink(3, 'vtep.1', 1, 8472), alias: 'vtepd', mac: OWN_MAC };
@@ -154,7 +155,7 @@ export function healthyFacts(otherwise: Partial<DoctorFacts> = {}): DoctorFacts 
         why: 'has the ipv4 default route',
       },
     },
-    portHolders: [{ address: parseAddress('0.0.0.0'), port: 8472, inode: 0 }],
+    portHolders: [{ address: parseAddress('0.0.0.0'), port: 8472, inode: 12 }],
     droppingChains: { found: [] },
     legacyTables: [],
     sysctls: {
