@@ -5,6 +5,9 @@
  */
 import { readFile } from 'node:fs/promises';
 import type { RequestOptions } from 'node:https';
+import { dirname, resolve } from 'node:path';
+import { parse } from 'yaml';
+import { z } from 'zod/v3';
 import { CredentialsError } from '../../store/kubernetes/transport.ts';
 import type { KubernetesSettings } from '../config/settings.ts';
 import type { KubernetesAccess } from './kubernetes-http.ts';
@@ -93,24 +96,32 @@ function accountAccess(
 async function kubeconfigAccess(path: string, apiUrl: string | undefined): Promise<KubernetesAccess> {
   const { KubeConfig } = await import('@kubernetes/client-node');
   const config = new KubeConfig();
-  try {
-    config.loadFromFile(path);
-  } catch (error) {
-    throw new CredentialsError(`--kubeconfig-file: ${path} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
+  const load = (): void => {
+    try {
+      config.loadFromFile(path);
+    } catch (error) {
+      const message = `--kubeconfig-file: ${path} cannot be read: ${messageOf(error)}`;
+      throw new CredentialsError(message, { cause: error });
+    }
+  };
+  load();
+  const tokenFile = await tokenFileOf(path, config.getCurrentUser()?.name);
   const server = apiUrl ?? config.getCurrentCluster()?.server;
   if (server === undefined || !URL.canParse(server)) {
     throw new CredentialsError(`--kubeconfig-file: ${path} names no server in its current context`);
   }
   return {
     server,
-    async credentials() {
+    async credentials(isRenewed) {
       const options: RequestOptions = {};
+      if (isRenewed) load();
       try {
         // Reads files and runs helpers as they are needed, tokens that have expired among it.
         await config.applyToHTTPSOptions(options);
+        if (tokenFile !== undefined) {
+          const token = (await readFile(tokenFile, 'utf8')).trim();
+          options.headers = { ...options.headers, authorization: `Bearer ${token}` };
+        }
       } catch (error) {
         throw new CredentialsError(`--kubeconfig-file: ${path}: ${messageOf(error)}`, { cause: error });
       }
@@ -125,6 +136,19 @@ async function kubeconfigAccess(path: string, apiUrl: string | undefined): Promi
       };
     },
   };
+}
+
+const kubeconfigSchema = z.object({
+  users: z.array(
+    z.object({ name: z.string(), user: z.object({ tokenFile: z.string().optional() }).nullish() }),
+  ),
+});
+
+/** The library does not know `tokenFile`, which is how a token that is replaced stands in a kubeconfig. */
+async function tokenFileOf(path: string, user: string | undefined): Promise<string | undefined> {
+  const read = kubeconfigSchema.safeParse(parse(await readFile(path, 'utf8')));
+  const found = read.data?.users.find(({ name }) => name === user)?.user?.tokenFile;
+  return found === undefined ? undefined : resolve(dirname(path), found);
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -78,7 +78,7 @@ export function connectionError(server: string, { verb, resource }: Operation, e
   const options = { cause: error };
   if (error instanceof CredentialsError) return new StoreAccessError(message, options);
   const code = textOf(fieldsOf(error).code);
-  if (/CERT|SELF_SIGNED|ALTNAME|SSL|TLS|EPROTO/.test(code)) {
+  if (/CERT|SELF_SIGNED|VERIFY|ALTNAME|SSL|TLS|EPROTO/.test(code)) {
     const remedy = "check the server's certificate, its authority, and the client certificate";
     return new StoreAccessError(`${message}; ${remedy}`, options);
   }
