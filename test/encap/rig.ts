@@ -96,15 +96,18 @@ export class Rig {
   }
 
   /** A tunnel at this end, with the other as its peer. */
-  async openTunnel(end: RigEnd): Promise<LoneTunnel> {
+  async openTunnel(
+    end: RigEnd,
+    { device = DEVICE, port = PORT }: { readonly device?: string; readonly port?: number } = {},
+  ): Promise<LoneTunnel> {
     const other = this.other(end);
     const tunnel = await LoneTunnel.start({
       namespace: end.namespace,
       tunnel: {
-        device: DEVICE,
+        device,
         mac: end.mac,
         vni: VNI,
-        port: PORT,
+        port,
         local: end.underlay,
         underlayMtuBytes: UNDERLAY_MTU,
         mark: 0,
