@@ -40,17 +40,22 @@ export async function ping(namespace: string, to: Address, options: PingOptions)
   return parseReport(result.stdout) ?? { sent: count, received: 0, lost: count };
 }
 
+/** Threads that carry packets in user space may wait this long for a processor on a busy machine. */
+const ON_THE_WAY_MS = 100;
+
 /** A ping that runs while something else is done. */
 export class RunningPing {
   /** How it ended; never rejects. */
   readonly exited: Promise<Exit>;
   private readonly child: Child;
   private readonly closed: Promise<void>;
+  private readonly intervalMs: number;
   private output = '';
   private lines = 0;
 
-  private constructor(child: Child) {
+  private constructor(child: Child, intervalMs: number) {
     this.child = child;
+    this.intervalMs = intervalMs;
     this.exited = child.exited;
     this.closed = this.collect(child.process.stdout);
   }
@@ -60,6 +65,7 @@ export class RunningPing {
     const command = ['busybox', 'ping', '-i', `${intervalMs / 1000}`, to];
     return new RunningPing(
       await start(...inside(namespace, command), { stdio: ['ignore', 'pipe', 'ignore'] }),
+      intervalMs,
     );
   }
 
@@ -74,8 +80,8 @@ export class RunningPing {
   }
 
   /**
-   * Ends it and reports. A request is lost when a later one was answered, or when it went unanswered while
-   * at least one more was sent: the very last may still have been on its way.
+   * Ends it and reports. A request is lost when a later one was answered, or when it went unanswered for
+   * ON_THE_WAY_MS: of the last ones, the answers may still have been on their way.
    */
   async stop(): Promise<PingReport> {
     await stop(this.child, 'SIGINT');
@@ -85,9 +91,13 @@ export class RunningPing {
     const answered = new Set(Array.from(this.output.matchAll(/ seq=(\d+) /g), ([, place]) => Number(place)));
     const lostPlaces: number[] = [];
     // Sequence numbers have 16 bits: of a longer run, its beginning is not looked at.
-    for (let place = Math.max(0, report.sent - 65_536); place < report.sent - 1; place++) {
-      if (!answered.has(place % 65_536)) lostPlaces.push(place);
+    const onTheWay: number[] = [];
+    for (let place = Math.max(0, report.sent - 65_536); place < report.sent; place++) {
+      if (answered.has(place % 65_536)) lostPlaces.push(...onTheWay.splice(0));
+      else onTheWay.push(place);
     }
+    const lastCount = Math.max(1, Math.floor(ON_THE_WAY_MS / this.intervalMs));
+    lostPlaces.push(...onTheWay.slice(0, -lastCount));
     return { ...report, lost: lostPlaces.length, lostPlaces };
   }
 
