@@ -33,7 +33,7 @@ export interface LinePlot {
   readonly yText?: (value: number) => string;
 }
 
-const LEFT_PX = { wide: 62, narrow: 46 } as const;
+const LEFT_PX = { wide: 66, narrow: 56 } as const;
 
 /** @returns an `<svg>` element */
 export function drawLines(plot: LinePlot, widthPx: number): string {

@@ -45,6 +45,6 @@ export const dot = (x: number, y: number, colour: string, outlier: boolean): Sha
       }
     : {
         type: 'circle',
-        shape: { cx: x, cy: y, r: 2.6 },
+        shape: { cx: x, cy: y, r: 3 },
         style: { fill: colour, stroke: PAPER, lineWidth: 0.75 },
       };

@@ -14,7 +14,7 @@ import {
   placeText,
   placeTick,
 } from './html-words.ts';
-import type { Direction, Quantity, Result } from './schema.ts';
+import type { Direction, Quantity, Result, Unit } from './schema.ts';
 import type { ReportView } from './view.ts';
 
 export interface Figure {
@@ -203,7 +203,6 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
     .results(quantity)
     .filter(({ direction, distribution }) => direction === way && distribution !== undefined);
   const all = results.flatMap(({ distribution }) => distribution?.quantiles.map(({ value }) => value) ?? []);
-  const { factor, unit } = scaleFor([Math.min(...all.filter((value) => value > 0))], quantity.unit);
   const logarithmic = all.some((value) => value > 0);
   const lines = linesOf(view, results, (result) => result).map(({ slot, points }) => ({
     slot,
@@ -226,7 +225,7 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
   const samples = results.map(({ distribution }) => distribution?.samples ?? 0);
   return {
     title: wayTitle(`${distributionTitle(quantity)}`, directionsOf(view, quantity), way),
-    note: `Up: ${unit}, logarithmic, less is better. Across: the share of at least ${Math.min(...samples).toLocaleString('en-US')} samples that took no longer.`,
+    note: `Up: time, logarithmic, less is better. Across: the share of at least ${Math.min(...samples).toLocaleString('en-US')} samples that took no longer.`,
     lines: results.map(({ contestant }) => contestant),
     description: results
       .map(({ contestant, distribution }) => {
@@ -244,6 +243,7 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
         {
           logarithmic,
           lines,
+          yText: (value) => tickText(value, quantity.unit),
           xTicks: named.map((share) => ({
             value: ninesOf(share),
             text: share === 0 ? '0' : `${Number((100 * share).toFixed(3))} %`,
@@ -252,6 +252,12 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
         widthPx,
       ),
   };
+}
+
+/** `100 µs` */
+function tickText(value: number, of: Unit): string {
+  const { factor, unit } = scaleFor([value], of);
+  return `${Number(digits(value * factor))} ${unit}`.trimEnd();
 }
 
 /** `Round trip, half of them` is one point of the distribution of `Round trip`. */

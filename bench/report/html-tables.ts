@@ -72,14 +72,17 @@ function rounds(result: Result, number: (value: number) => string): Html {
 
 /** Sentences on what cannot be told apart. Undefined where everything can. */
 export function unseen(view: ReportView, quantities: readonly Quantity[]): Html | undefined {
-  const lines = quantities.flatMap((quantity) =>
-    view.results(quantity).flatMap((result) => {
+  const lines = quantities.flatMap((quantity) => {
+    const ways = new Set(view.results(quantity).map(({ direction }) => direction)).size;
+    return view.results(quantity).flatMap((result) => {
       const difference = view.difference(result);
       return difference?.verdict === 'unseen'
-        ? [html`<li><b>${seriesTitle(quantity, result)}</b>: ${difference.statement}</li>`]
+        ? [
+            html`<li><b>${seriesTitle(quantity, ways > 1 ? result : { at: result.at })}</b>: ${difference.statement}</li>`,
+          ]
         : [];
-    }),
-  );
+    });
+  });
   if (lines.length === 0) return undefined;
   const list = html`<ul>${lines}</ul>`;
   return html`<aside class="unseen"><h3>No difference can be seen here</h3>${

@@ -3,6 +3,7 @@
  * Every plot stands in it as SVG, every number as text, the report itself as a file to take out.
  */
 import { printable } from '../../overlay/ops/redact.ts';
+import { digits } from './format.ts';
 import { contestantLegend, figureHtml, figuresOf } from './html-figures.ts';
 import { packets } from './html-packet.ts';
 import { STYLE } from './html-style.ts';
@@ -166,12 +167,12 @@ function about({ report }: ReportView): Section[] {
         ['system', machine.system],
         ['kernel', machine.kernel],
         ['frequency governor', machine.governor ?? 'none shown (a virtual machine)'],
-        ['stolen by a hypervisor', `${machine.stealPercent} %`],
+        ['stolen by a hypervisor', `${digits(machine.stealPercent)} %`],
         [
           'used by others meanwhile',
-          machine.backgroundPercent === null ? 'not known' : `${machine.backgroundPercent} %`,
+          machine.backgroundPercent === null ? 'not known' : `${digits(machine.backgroundPercent)} %`,
         ],
-        ['load when it began', String(machine.load)],
+        ['load when it began', digits(machine.load)],
         ['TCP', machine.tcpCongestionControl ?? undefined],
         ['Node', machine.node],
         ['programs', programs.length === 0 ? undefined : programs.join(', ')],
@@ -181,7 +182,6 @@ function about({ report }: ReportView): Section[] {
       id: 'method',
       title: 'How it was measured',
       body: html`${report.method.map((sentence) => html`<p>${sentence}</p>`)}
-<p>An interval holds the median with the probability that stands beside it, whatever the distribution: it is made of the rounds’ order alone. Where the interval of a difference holds “the same”, no difference can be seen here.</p>
 <table class="paths"><caption>What was compared.</caption><thead><tr><th scope="col">path</th><th scope="col">what it is</th><th scope="col" class="n">MTU</th></tr></thead><tbody>${contestants.map(
         (each) =>
           html`<tr><th scope="row">${each.title}</th><td>${each.about}${each.skipped === undefined ? undefined : html` <b>Not measured: ${each.skipped}.</b>`}${offloads(each.offloads)}</td><td class="n">${each.mtuBytes ?? '-'}</td></tr>`,

@@ -20,6 +20,8 @@ export interface RunContext {
   readonly begun: (text: string) => void;
   /** One more of `stepsOf` is done. */
   readonly stepped: () => void;
+  /** No further round, please: those that were made are what there is. */
+  readonly isTimeUp: () => boolean;
   readonly problem: (text: string) => void;
   readonly signal: AbortSignal;
 }
@@ -59,7 +61,7 @@ async function oneByOne(workload: Workload, tries: Tries, context: RunContext): 
     context.begun(`${workload.title}, warm-up: ${nameOf(measurement)}`);
     await tries.warmUp(measurement);
   }
-  for (let round = 0; round < context.rounds; round++) {
+  for (let round = 0; round < context.rounds && !isOver(workload, round, context); round++) {
     for (const measurement of orderOf(workload.measurements, context.random)) {
       context.signal.throwIfAborted();
       context.begun(`${roundName(workload, round, context)}: ${nameOf(measurement)}`);
@@ -78,7 +80,7 @@ async function staggered(
   const running: Promise<void>[] = [];
   try {
     const begin = performance.now();
-    for (let round = 0; round < context.rounds; round++) {
+    for (let round = 0; round < context.rounds && !isOver(workload, round, context); round++) {
       for (const measurement of orderOf(workload.measurements, context.random)) {
         const waitMs = begin + running.length * staggerMs - performance.now();
         if (waitMs > 0) await delay(waitMs, undefined, { signal: context.signal });
@@ -97,6 +99,13 @@ async function staggered(
     // Those that were aborted end too, before their servers go.
     await Promise.allSettled(running);
   }
+}
+
+/** Before a round: whether it is one too many. The first is always made. */
+function isOver({ title }: Workload, round: number, { isTimeUp, rounds, problem }: RunContext): boolean {
+  if (round === 0 || !isTimeUp()) return false;
+  problem(`${title}: ${round} of ${rounds} rounds, for the time was up: this machine is busy`);
+  return true;
 }
 
 const roundName = ({ title }: Workload, round: number, { rounds }: RunContext): string =>

@@ -2,15 +2,11 @@
 import { constants } from 'node:fs';
 import { access, stat, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { labSource, type PathSource } from '../../bench/paths/path-source.ts';
 import { printedProgress } from '../../bench/report/progress.ts';
 import type { BenchReport } from '../../bench/report/schema.ts';
 import { printReport } from '../../bench/report/table.ts';
-import {
-  type BenchWish,
-  labSource,
-  measureEncapsulation,
-  type PathSource,
-} from '../../bench/run/encapsulation.ts';
+import { type BenchWish, measureEncapsulation } from '../../bench/run/encapsulation.ts';
 import {
   OWN_PATH_IDS,
   PATH_IDS,
@@ -103,11 +99,13 @@ const textOf = ({ flags }: Arguments, name: string): string | undefined => flags
 function readWish(given: Arguments): BenchWish {
   const quick = isOn(given, 'quick');
   const workloads = readNames<WorkloadId>(given, 'measure', WORKLOAD_IDS);
+  const rounds = readNumber(given, 'rounds', 1, MOST_ROUNDS) ?? LEAST_ROUNDS;
   return {
     workloads: workloads ?? (quick ? QUICK_WORKLOAD_IDS : WORKLOAD_IDS),
-    rounds: readNumber(given, 'rounds', 1, MOST_ROUNDS) ?? LEAST_ROUNDS,
+    rounds,
     quick,
-    budgetSeconds: quick ? QUICK_BUDGET_S : BUDGET_S,
+    // More rounds than promised take more time than promised.
+    budgetSeconds: (quick ? QUICK_BUDGET_S : BUDGET_S) * Math.max(1, rounds / LEAST_ROUNDS),
     seed: readNumber(given, 'seed', 0, 2 ** 32 - 1),
   };
 }
