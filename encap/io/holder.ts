@@ -13,13 +13,17 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { close } from '../../overlay/kernel/libc.ts';
 import { type EndHolder, HOLD_SECONDS } from '../tunnel-types.ts';
-import { SYS_PIDFD_GETFD, SYS_PIDFD_OPEN, SYS_PIDFD_SEND_SIGNAL, systemCall } from './calls.ts';
+import { POLLIN, poll, SYS_PIDFD_GETFD, SYS_PIDFD_OPEN, SYS_PIDFD_SEND_SIGNAL, systemCall } from './calls.ts';
+import { MappedMemory } from './memory-map.ts';
 
 /** Of the holder: after its standard input, output and error. */
 const FIRST_DESCRIPTOR = 3;
 const SCRIPT = `read -r _; exec sleep ${HOLD_SECONDS}`;
 
 const { SIGKILL } = constants.signals;
+/** A killed process that did nothing but wait is gone at once. */
+const END_DEADLINE_MS = 1000;
+const POLL_ENTRY = new MappedMemory(8);
 
 /** The file: which process, and how many descriptors of each kind. */
 interface HolderRecord {
@@ -96,7 +100,7 @@ export function takeOver(file: string): HeldDescriptors | undefined {
   for (let i = 0; i < count; i++) {
     const fd = systemCall(SYS_PIDFD_GETFD, process, FIRST_DESCRIPTOR + i, 0, 0);
     if (fd < 0) {
-      if (isHolderByName(record.pid)) systemCall(SYS_PIDFD_SEND_SIGNAL, process, SIGKILL, 0, 0);
+      if (isHolderByName(record.pid)) end(process);
       for (const mine of [...fetched, process]) close(mine);
       return undefined;
     }
@@ -106,10 +110,20 @@ export function takeOver(file: string): HeldDescriptors | undefined {
     queues: fetched.slice(0, record.queues),
     receivers: fetched.slice(record.queues),
     release: ({ isHolder }) => {
-      if (isHolder) systemCall(SYS_PIDFD_SEND_SIGNAL, process, SIGKILL, 0, 0);
+      if (isHolder) end(process);
       close(process);
     },
   };
+}
+
+/** Kills a process and waits until what it had is closed: a port is free only then. @returns whether there was one */
+function end(process: number): boolean {
+  if (systemCall(SYS_PIDFD_SEND_SIGNAL, process, SIGKILL, 0, 0) !== 0) return false;
+  const { view } = POLL_ENTRY.memory;
+  view.setInt32(0, process, true);
+  view.setInt32(4, POLLIN, true);
+  poll(POLL_ENTRY.address, 1, END_DEADLINE_MS);
+  return true;
 }
 
 /** By its command line: the number may have become another process's since the file was written. */
@@ -151,7 +165,7 @@ export const endHolder: EndHolder = async (file) => {
   try {
     // Looked at with the process held fast: what the number means can change no more.
     if (!isHolderByName(record.pid)) return false;
-    return systemCall(SYS_PIDFD_SEND_SIGNAL, process, SIGKILL, 0, 0) === 0;
+    return end(process);
   } finally {
     close(process);
   }

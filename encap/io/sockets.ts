@@ -68,7 +68,11 @@ export interface TunnelSockets {
 export function openSockets(parameters: SocketParameters, receiverCount: number): TunnelSockets {
   const receivers: number[] = [];
   try {
-    while (receivers.length < receiverCount) receivers.push(openReceiver(parameters, receiverCount > 1));
+    // The first is bound like one that shares its port with nobody, so that a stranger's is noticed.
+    const first = openReceiver(parameters, false);
+    receivers.push(first);
+    if (receiverCount > 1) requireOption(first, SOL_SOCKET, SO_REUSEPORT, 1, 'SO_REUSEPORT');
+    while (receivers.length < receiverCount) receivers.push(openReceiver(parameters, true));
     return { receivers, ...openSenders(parameters) };
   } catch (error) {
     for (const fd of receivers) close(fd);
