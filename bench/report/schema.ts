@@ -236,6 +236,9 @@ export const reportSchema = z.strictObject({
   commands: z.array(command),
 });
 
+/** The same as JSON Schema (draft 2020-12), for readers in other languages. */
+export const reportJsonSchema = (): object => z.toJSONSchema(reportSchema);
+
 export type BenchReport = Readonly<z.infer<typeof reportSchema>>;
 export type Contestant = Readonly<z.infer<typeof contestant>>;
 export type Quantity = Readonly<z.infer<typeof quantity>>;

@@ -67,7 +67,9 @@ export async function measureEncapsulation(
   try {
     await measureAll(wish, source, gathered, seeded(seed), progress, signal);
   } catch (error) {
-    if (!signal.aborted || gathered.store.isEmpty) throw error;
+    // Whatever an abort made fail: the reason is what counts.
+    if (gathered.store.isEmpty) signal.throwIfAborted();
+    if (!signal.aborted) throw error;
     complete = false;
   } finally {
     progress.end();

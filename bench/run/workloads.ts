@@ -56,13 +56,13 @@ export function workload(
     case 'tcp-8':
       return tcp(id, 'TCP, 8 streams', 8, paths, directions);
     case 'udp':
-      return udp(paths);
+      return udp(paths, directions);
     case 'size':
       return size(paths);
     case 'latency':
       return latency(id, 'round trips', undefined, paths, directions);
     case 'loaded':
-      return latency(id, 'round trips under load', LOAD_PER_SECOND, paths, ['forward']);
+      return latency(id, 'round trips under load', LOAD_PER_SECOND, paths, directions);
     case 'connections':
       return connections(paths);
   }
@@ -104,13 +104,16 @@ function tcp(
   return { id, title, quantities, measurements, overheadSeconds: IPERF_OVERHEAD_S };
 }
 
-function udp(paths: readonly DataPath[]): Workload {
-  const measurements = UDP_RATES.flatMap((bitsPerSecond) =>
+function udp(paths: readonly DataPath[], directions: readonly Direction[]): Workload {
+  const places = directions.flatMap((direction) =>
+    UDP_RATES.map((bitsPerSecond) => ({ direction, bitsPerSecond })),
+  );
+  const measurements = places.flatMap(({ direction, bitsPerSecond }) =>
     paths.map((path) =>
       transfers(
         path,
         {
-          ...{ direction: 'forward', at: bitsPerSecond, streams: 1, port: PORTS.udp },
+          ...{ direction, at: bitsPerSecond, streams: 1, port: PORTS.udp },
           udp: { payloadBytes: UDP_PAYLOAD_BYTES, bitsPerSecond },
         },
         'udp',
