@@ -19,7 +19,11 @@ import { SET_ASIDE, type TakenOver } from './taken-over.ts';
 
 /** flannel names no protocol of its own: its routes have what a route has by default (RTPROT_BOOT). */
 const DEFAULT_PROTOCOL = 3;
-const RETRY_MS = 10_000;
+/** Of thousands of routes a line of the log names some. */
+const SHOWN = 10;
+const FIRST_RETRY_MS = 10_000;
+/** What cannot be removed now (a program that is missing) may be for days; it harms nobody meanwhile. */
+const LAST_RETRY_MS = 3_600_000;
 
 export interface RemainsOptions {
   readonly record: TakenOver;
@@ -38,6 +42,7 @@ export class FlannelRemains {
   #state: 'left' | 'removing' | 'gone' = 'left';
   #removing: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
+  #retryMs = FIRST_RETRY_MS;
 
   constructor(options: RemainsOptions) {
     this.#options = options;
@@ -55,7 +60,8 @@ export class FlannelRemains {
         this.#options.log.warn('something of flannel’s could not be removed; trying again', { error });
         this.#retry = setTimeout(() => {
           this.#state = 'left';
-        }, RETRY_MS);
+        }, this.#retryMs);
+        this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
       },
     );
   }
@@ -65,11 +71,18 @@ export class FlannelRemains {
     await this.#removing;
   }
 
+  /** Each part on its own: one that cannot be removed does not keep the others. @throws the first of their errors */
   async #remove(wanted: WantedOverlay): Promise<void> {
-    const { log, record, confDir } = this.#options;
-    const removed = this.#removeRoutes(wanted);
-    if (removed.length > 0)
-      log.info('removed routes of flannel’s', { count: removed.length, subnets: removed });
+    const outcomes = [
+      await settled(async () => this.#removeRoutes(wanted)),
+      await settled(() => this.#setConfigurationAside()),
+      await settled(() => this.#removeRules()),
+    ];
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  }
+
+  async #removeRules(): Promise<void> {
+    const { log } = this.#options;
     for (const rules of await listFlannelRules()) {
       if (rules.needed) {
         log.warn('rules of flannel’s stay: the chain before them drops what nobody accepts', {
@@ -80,11 +93,15 @@ export class FlannelRemains {
       await rules.remove();
       log.info('removed rules of flannel’s', { rules: rules.name });
     }
+  }
+
+  /** A runtime takes the first list by name: flannel's has been winning, and its plugins gave addresses out. */
+  async #setConfigurationAside(): Promise<void> {
+    const { log, record, confDir } = this.#options;
     const { conflist } = record;
     if (conflist === undefined || !record.pods || confDir === undefined || !(await isThere(conflist))) return;
     if (!(await isThere(join(confDir, CONFLIST_NAME))))
       throw new Error(`${CONFLIST_NAME} is not installed yet`);
-    // A runtime takes the first list by name: flannel's has been winning, and its plugins gave addresses out.
     this.#holdLate();
     await rename(conflist, conflist + SET_ASIDE);
     log.info('set flannel’s CNI configuration aside', { path: conflist + SET_ASIDE });
@@ -102,8 +119,8 @@ export class FlannelRemains {
       log.info('a pod that flannel’s plugins attached meanwhile keeps its address', { address });
   }
 
-  #removeRoutes(wanted: WantedOverlay): string[] {
-    const { netlink, record } = this.#options;
+  #removeRoutes(wanted: WantedOverlay): void {
+    const { netlink, record, log } = this.#options;
     const routes = wanted.families.flatMap((family) => {
       const device = wanted.vxlan[family]?.name;
       const links = [wanted.underlay.link.index, device && findLink(netlink, device)?.index];
@@ -117,7 +134,9 @@ export class FlannelRemains {
     );
     const failure = failures.find(({ error }) => error.code !== 'ESRCH');
     if (failure !== undefined) throw failure.error;
-    return routes.map(({ destination }) => formatSubnet(destination));
+    if (routes.length === 0) return;
+    const subnets = routes.slice(0, SHOWN).map(({ destination }) => formatSubnet(destination));
+    log.info('removed routes of flannel’s', { count: routes.length, subnets });
   }
 }
 
@@ -132,6 +151,9 @@ export function isFlannelRoute(route: Route, wanted: WantedOverlay): boolean {
     subnetContains(network, destination),
   );
 }
+
+const settled = async (part: () => Promise<void>): Promise<PromiseSettledResult<void>> =>
+  (await Promise.allSettled([part()]))[0];
 
 async function isThere(path: string): Promise<boolean> {
   try {
