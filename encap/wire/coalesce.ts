@@ -10,7 +10,8 @@
  *   and other flags; all packets of one size, only the last may be smaller; PSH and FIN end a frame.
  * - UDP, where the kernel takes it: all datagrams of one size, only the last may be smaller; with a checksum.
  * - every checksum is verified first, for the kernel writes new ones. What is not merged goes on untouched, a wrong
- *   checksum included: the receiver's kernel judges it.
+ *   checksum included: the receiver's kernel judges it. One that is only begun (see BEGUN) counts as right, and the
+ *   kernel is told.
  *
  * Packets of one flow never overtake each other: a frame that is being collected is passed on before a packet of its
  * flow that does not fit. There is one such frame a bucket; a flow that needs the bucket ends the other's frame.
@@ -251,8 +252,8 @@ export class Coalescer {
     const isIpv4 = transport === ip + 20;
     if (isIpv4 && fold(sum(ip, 20)) !== 0xffff) return BROKEN;
     const pseudo = this.#pseudoSum(isIpv4, ip, protocol, end - transport);
-    if (view.getUint16(transport + checksumOffsetOf(protocol), true) === fold(pseudo)) return BEGUN;
-    return fold(pseudo + sum(transport, end - transport)) === 0xffff ? INTACT : BROKEN;
+    if (fold(pseudo + sum(transport, end - transport)) === 0xffff) return INTACT;
+    return view.getUint16(transport + checksumOffsetOf(protocol), true) === fold(pseudo) ? BEGUN : BROKEN;
   }
 
   /** Of a whole TCP or UDP packet. One in 65,536 that is complete looks so too: completing it changes nothing. */

@@ -89,7 +89,8 @@ function decode(frame: Uint8Array): Packet {
 
 /** What a kernel that cuts the frame again makes of it. Checks that the frame is what its offload header says. */
 function expand({ frame, vnet, packets, wireBytes }: Passed): Uint8Array[] {
-  if (vnet === undefined) return [frame];
+  // Alone, with a checksum that happens to look begun (see begun-checksum.test.ts).
+  if (vnet === undefined || vnet[1] === 0) return [frame];
   const whole = decode(frame);
   const [flags, type, header, size, start, offset] = [
     vnet[0],

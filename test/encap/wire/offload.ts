@@ -63,7 +63,9 @@ export function frameOf(packet: Packet, checksum: Checksum = 'right'): Uint8Arra
   const pseudo = pseudoHeaderSum(packet.source, packet.destination, packet.protocol, bare.length);
   const whole = complement(onesComplementSum(bare, pseudo));
   const right = packet.protocol === 17 && whole === 0 ? 0xffff : whole;
-  const written = checksum === 'right' ? right : checksum === 'partial' ? pseudo : right ^ 0x0101;
+  // Not one that looks begun.
+  const wrong = (right ^ 0x0101) === pseudo ? right ^ 0x0202 : right ^ 0x0101;
+  const written = checksum === 'right' ? right : checksum === 'partial' ? pseudo : wrong;
   const transport = transportBytes(packet, written);
   if (packet.version === 6) {
     return joined(
