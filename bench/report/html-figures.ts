@@ -214,7 +214,7 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
           : [
               {
                 x: share >= 1 ? Math.log10(Math.max(2, distribution?.samples ?? 2)) : ninesOf(share),
-                y: value * factor,
+                y: value,
               },
             ],
       ),

@@ -25,11 +25,14 @@ describe('the page of a benchmark in a browser', function () {
   this.timeout(120_000);
   let browser: Browser;
   let folder: string;
+  /** Drawing it takes a second. */
+  let whole: string;
 
   before(async function () {
     need(this, 'chromium');
     folder = await mkdtemp(join(tmpdir(), 'vtepd-page-'));
     browser = await Browser.open();
+    whole = await renderReport(sampleReport());
   });
 
   after(async () => {
@@ -46,12 +49,12 @@ describe('the page of a benchmark in a browser', function () {
   }
 
   for (const [name, report] of [
-    ['a whole report', sampleReport()],
+    ['a whole report', undefined],
     ['an interrupted one', sampleReport({ partial: true })],
     ['one whose text wants to be markup', hostileReport()],
   ] as const) {
     it(`${name}: fits a phone and a desk, asks for nothing, complains about nothing`, async () => {
-      const url = await show(await renderReport(report));
+      const url = await show(report === undefined ? whole : await renderReport(report));
       for (const widthPx of [PHONE_PX, DESK_PX]) {
         await browser.resize(widthPx, 900);
         const scrollWidth = await browser.evaluate<number>('document.documentElement.scrollWidth');
@@ -70,7 +73,7 @@ describe('the page of a benchmark in a browser', function () {
   }
 
   it('shows one size of every plot, and names each for who does not see it', async () => {
-    await show(await renderReport(sampleReport()));
+    await show(whole);
     const figures = await browser.evaluate<number>(`document.querySelectorAll('figure:has(.plot)').length`);
     for (const widthPx of [PHONE_PX, DESK_PX]) {
       await browser.resize(widthPx, 900);
@@ -86,7 +89,7 @@ describe('the page of a benchmark in a browser', function () {
   });
 
   it('keeps every text of a plot inside it, on a phone too', async () => {
-    await show(await renderReport(sampleReport()));
+    await show(whole);
     for (const widthPx of [PHONE_PX, DESK_PX]) {
       await browser.resize(widthPx, 900);
       const outside = `[...document.querySelectorAll('.plot text')].filter((text) => text.checkVisibility()).filter((text) => {
@@ -98,7 +101,7 @@ describe('the page of a benchmark in a browser', function () {
   });
 
   it('is dark where the system is, light otherwise, and light on paper', async () => {
-    await show(await renderReport(sampleReport()));
+    await show(whole);
     const ground = 'getComputedStyle(document.body).backgroundColor';
     const colour = `getComputedStyle(document.querySelector('.plot [fill="var(--c1)"]')).fill`;
     await browser.prefer('light');

@@ -8,10 +8,16 @@ import { sampleReport } from '../../bench/report/sample.ts';
 import { type BenchReport, GROUPS, parseReport } from '../../bench/report/schema.ts';
 import { HOSTILE, hostileReport } from './hostile-report.ts';
 
-describe('the page of a benchmark', () => {
-  it('has every section, figure and statement of a whole report', async () => {
-    const report = sampleReport();
-    const page = await renderReport(report);
+describe('the page of a benchmark', function () {
+  this.timeout(60_000);
+  const report = sampleReport({ seed: 5 });
+  let page: string;
+
+  before(async () => {
+    page = await renderReport(report);
+  });
+
+  it('has every section, figure and statement of a whole report', () => {
     for (const group of GROUPS) {
       const measured = report.quantities.some((each) => each.group === group);
       expect(page.includes(`id="${group}"`), group).to.equal(measured);
@@ -32,9 +38,7 @@ describe('the page of a benchmark', () => {
     expect(page).to.contain(report.machine.kernel).and.to.contain(report.machine.cpu);
   });
 
-  it('has every round of every result, and marks the outliers', async () => {
-    const report = sampleReport({ seed: 5 });
-    const page = await renderReport(report);
+  it('has every round of every result, and marks the outliers', () => {
     const outlier = report.results.find(({ outliers }) => outliers.length > 0);
     expect(outlier, 'the sample has outliers').to.not.equal(undefined);
     for (const quantity of report.quantities) {
@@ -55,9 +59,7 @@ describe('the page of a benchmark', () => {
     }
   });
 
-  it('holds the report itself, to be taken out', async () => {
-    const report = sampleReport();
-    const page = await renderReport(report);
+  it('holds the report itself, to be taken out', () => {
     const found = /download="([^"]+)" href="data:application\/json;base64,([^"]+)"/.exec(page);
     expect(found?.[1]).to.equal('vtepd-bench-encapsulation-2026-11-21.json');
     expect(parseReport(Buffer.from(found?.[2] ?? '', 'base64').toString(), 'page')).to.deep.equal(
@@ -65,8 +67,7 @@ describe('the page of a benchmark', () => {
     );
   });
 
-  it('needs nothing but itself', async () => {
-    const page = await renderReport(sampleReport());
+  it('needs nothing but itself', () => {
     expect(page).to.not.match(/<script|<iframe|<object|@import|url\(|\ssrc=/);
     const links = [...page.matchAll(/\s(?:href|xlink:href)="([^"]*)"/g)].map(([, link]) => link ?? '');
     expect(links.filter((link) => !/^(#|data:)/.test(link))).to.deep.equal([]);
@@ -74,30 +75,30 @@ describe('the page of a benchmark', () => {
   });
 
   it('says that a run was interrupted, and shows what there is', async () => {
-    const page = await renderReport(sampleReport({ partial: true }));
-    expect(page).to.contain('This run was interrupted');
-    expect(page).to.contain('id="throughput"').and.not.to.contain('id="latency"');
-    expect(page).to.contain('2 rounds are too few');
+    const partial = await renderReport(sampleReport({ partial: true }));
+    expect(partial).to.contain('This run was interrupted');
+    expect(partial).to.contain('id="throughput"').and.not.to.contain('id="latency"');
+    expect(partial).to.contain('2 rounds are too few');
   });
 
   it('is a page even when nothing was measured', async () => {
-    const report: BenchReport = {
+    const empty: BenchReport = {
       ...sampleReport({ partial: true }),
       results: [],
       differences: [],
       overheads: [],
       commands: [],
     };
-    const page = await renderReport(report);
-    expect(page).to.contain('Nothing was measured.');
-    expect(page).to.contain('id="machine"').and.not.to.contain('id="short"');
+    const nothing = await renderReport(empty);
+    expect(nothing).to.contain('Nothing was measured.');
+    expect(nothing).to.contain('id="machine"').and.not.to.contain('id="short"');
   });
 
   it('shows the project’s own benchmarks: aims, no directions, an axis of counts, values of 0', async () => {
-    const sample = sampleReport();
+    const sample = sampleReport({ partial: true });
     const interval = { low: 0, high: 2, level: 0.9375 };
     const shown = { direction: undefined, median: 1, min: 0, max: 2, interval, outliers: [] };
-    const report: BenchReport = {
+    const own: BenchReport = {
       ...sample,
       bench: 'convergence',
       title: 'How fast does it converge?',
@@ -137,21 +138,23 @@ describe('the page of a benchmark', () => {
       overheads: [],
       aims: [{ what: 'a full pass at 10,000 peers, s', atMost: 1, measured: 0.1, met: true }],
     };
-    const page = await renderReport(report);
-    expect(page).to.contain('How fast does it converge?').and.to.contain('a full pass at 10,000 peers, s');
-    expect(page).to.contain('50,000').and.to.contain('>met<');
-    expect(page).to.contain('round 3 gave no value');
-    expect(page).to.not.match(/NaN|Infinity|undefined/);
+    const shownPage = await renderReport(own);
+    expect(shownPage)
+      .to.contain('How fast does it converge?')
+      .and.to.contain('a full pass at 10,000 peers, s');
+    expect(shownPage).to.contain('50,000').and.to.contain('>met<');
+    expect(shownPage).to.contain('round 3 gave no value');
+    expect(shownPage).to.not.match(/NaN|Infinity|undefined/);
   });
 
   it('escapes every text, wherever it stands', async () => {
-    const page = await renderReport(hostileReport());
-    expect(page).to.not.match(/<img|<script|onload=alert\(1\)>|onerror="/);
-    expect(page).to.not.contain('\u0000').and.not.to.contain('\u202e');
-    expect(page.match(/<\/title>/g), 'one of the page, and one of each plot').to.have.length(
-      1 + (page.match(/<title id=/g) ?? []).length,
+    const hostile = await renderReport(hostileReport());
+    expect(hostile).to.not.match(/<img|<script|onload=alert\(1\)>|onerror="/);
+    expect(hostile).to.not.contain('\u0000').and.not.to.contain('\u202e');
+    expect(hostile.match(/<\/title>/g), 'one of the page, and one of each plot').to.have.length(
+      1 + (hostile.match(/<title id=/g) ?? []).length,
     );
-    expect(page).to.contain(html`${HOSTILE.slice(0, 40)}`.markup);
+    expect(hostile).to.contain(html`${HOSTILE.slice(0, 40)}`.markup);
   });
 
   it('a text gives neither tags nor entities nor ends of attributes', () => {
