@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DIST ?= dist
 FILES ?= 'dist/test/**/*.test.js'
-BENCHES ?= convergence lease-latency repair start cni restart claims memory
+BENCHES ?= convergence lease-latency repair start cni restart claims memory datapath
 
 BIN := node_modules/.bin
 TREE := node_modules/.package-lock.json
