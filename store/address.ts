@@ -77,9 +77,23 @@ export function parseSubnet(text: string): Subnet {
 /** The subnet of this length that holds the address. */
 export function subnetOf(address: Address, prefixLength: number): Subnet {
   const family = familyOf(address);
-  const hostBits = BigInt(addressBits(family) - prefixLength);
-  const first = (addressValue(address) >> hostBits) << hostBits;
-  return { family, address: addressFromValue(family, first), prefixLength };
+  const bytes = addressBytes(address);
+  // Most are first addresses already: their text is there.
+  const isFirst = !clearFrom(bytes, prefixLength);
+  return { family, address: isFirst ? address : addressFromBytes(bytes), prefixLength };
+}
+
+/** @returns whether a bit from this one on was set */
+function clearFrom(bytes: Uint8Array, bit: number): boolean {
+  let found = false;
+  for (let at = bit >> 3; at < bytes.length; at++) {
+    const host = at === bit >> 3 ? 0xff >> (bit & 7) : 0xff;
+    const byte = bytes[at] ?? 0;
+    if ((byte & host) === 0) continue;
+    found = true;
+    bytes[at] = byte & ~host;
+  }
+  return found;
 }
 
 export const formatSubnet = (subnet: Subnet): string => `${subnet.address}/${subnet.prefixLength}`;
@@ -97,8 +111,11 @@ export const subnetsOverlap = (a: Subnet, b: Subnet): boolean =>
   a.prefixLength <= b.prefixLength ? subnetContains(a, b) : subnetContains(b, a);
 
 function sharesPrefix(outer: Subnet, address: Address): boolean {
-  const hostBits = BigInt(addressBits(outer.family) - outer.prefixLength);
-  return addressValue(address) >> hostBits === addressValue(outer.address) >> hostBits;
+  const [a, b] = [addressBytes(address), addressBytes(outer.address)];
+  const whole = outer.prefixLength >> 3;
+  for (let at = 0; at < whole; at++) if (a[at] !== b[at]) return false;
+  const rest = outer.prefixLength & 7;
+  return rest === 0 || ((a[whole] ?? 0) ^ (b[whole] ?? 0)) >> (8 - rest) === 0;
 }
 
 /** How many addresses the subnet holds, network and broadcast included. */
