@@ -17,7 +17,7 @@ export const command: Command = {
   usage: helpText({
     forms: ['vtepd run [options]'],
     about: [
-      'Runs in the foreground and logs to standard error. The first SIGTERM or SIGINT ends it and leaves the data path and the lease in place, so that pods keep their network while it is away (--release-on-exit gives the lease back; `vtepd cleanup` removes everything). A second one ends it at once.',
+      'Runs in the foreground and logs to standard error. The first SIGTERM or SIGINT ends it and leaves the data path and the lease in place, so that pods keep their network while it is away (--release-on-exit gives the lease back; `vtepd cleanup` removes everything). A second one ends it at once. With --datapath userspace the packets of that time wait for the next daemon, for half a minute at most.',
       'Each option can stand in the environment as well, and in the YAML file that --config names: see `vtepd config example`.',
       'On SIGHUP, and when that file changes, the configuration is read again and checked as `vtepd config check` does: one with a mistake is refused whole, and the one in use stays. Log, masquerading, filters, intervals, endpoints and credentials of the store (and their certificates, on SIGHUP), lease times, the choice of the underlay and the HTTP address take effect at once; the log and `vtepd status` name what needs a restart.',
     ],

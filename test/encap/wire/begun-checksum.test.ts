@@ -97,7 +97,7 @@ describe('encap/wire begun checksums', () => {
         expect(merged('partial')).to.deep.equal(merged('right'));
         expect(merged('partial')).to.have.length(1);
       }),
-      { numRuns: 100 },
+      { numRuns: 30 },
     );
   });
 

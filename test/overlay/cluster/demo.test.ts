@@ -42,6 +42,17 @@ describe('vtepd demo', function () {
     });
   }
 
+  it('works with both data paths in turns', async function () {
+    need(this, '/dev/net/tun');
+    const result = await demo(['--json', '--nodes', '2', '--pods', '1', '--datapath', 'mixed']);
+    expect(result.status, result.stderr).to.equal(0);
+    const report: DemoReport = JSON.parse(result.stdout);
+    expect(report).to.include({ ok: true });
+    expect(report.nodes.map(({ datapath }) => datapath)).to.deep.equal(['userspace', 'kernel']);
+    expect(report.packet?.overheadBytes).to.equal(50);
+    expect(report.tcp.overlayBitsPerSecond).to.be.greaterThan(1e6);
+  });
+
   it('prints what it does for people, keeps the cluster when told to, and removes it by its name', async () => {
     const result = await demo(['--nodes', '2', '--pods', '1', '--keep']);
     const name = /demo --clean (vt[0-9a-f]{6})/.exec(result.stdout)?.[1] ?? '';
@@ -87,6 +98,7 @@ describe('vtepd demo', function () {
       ['--nodes', '1'],
       ['--pods', 'two'],
       ['--store', 'zk'],
+      ['--datapath', 'magic'],
       ['--clean', '../etc'],
       ['x'],
     ]) {
