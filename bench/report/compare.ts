@@ -1,7 +1,7 @@
 /** What changed between two reports, with the noise of both taken into account. Pure. */
 
 import { shift } from '../statistics/order.ts';
-import { judge } from '../statistics/summarize.ts';
+import { judge, LEAST_LEVEL } from '../statistics/summarize.ts';
 import { formatChange, formatValue } from './format.ts';
 import type { BenchReport, Interval, Quantity, Result } from './schema.ts';
 
@@ -62,9 +62,12 @@ export function compareReports(
     regressions: changes.filter(({ regression }) => regression).length,
     unmatched,
     warnings: warningsOf(before, after),
-    expectedByChance: changes.reduce((sum, { interval }) => sum + (1 - interval.level), 0),
+    expectedByChance: changes.reduce((sum, { interval }) => sum + falseAlarms(interval), 0),
   };
 }
+
+/** Of what is never called different, none. */
+const falseAlarms = ({ level }: Interval): number => (level < LEAST_LEVEL ? 0 : 1 - level);
 
 const keyOf = ({ contestant, quantity, direction, at }: Result): string =>
   JSON.stringify([contestant, quantity, direction, at]);

@@ -1,4 +1,5 @@
 /** A report for a terminal: a block a quantity, a line a contestant. Pure. */
+import { LEAST_LEVEL } from '../statistics/summarize.ts';
 import { digits, formatChange, formatValue, scaleFor } from './format.ts';
 import type { BenchReport, Difference, Overhead, Quantity, Result } from './schema.ts';
 
@@ -9,7 +10,8 @@ export interface Paint {
   readonly bad: (text: string) => string;
 }
 
-const NAME_WIDTH = 34;
+/** Of the column of names: as wide as the longest, within reason. */
+const MOST_NAME_WIDTH = 52;
 const CELL_WIDTH = 11;
 
 /** The whole report, with a newline at its end. */
@@ -56,8 +58,12 @@ function levelText({ results }: BenchReport): string {
 const titleOf = ({ contestants }: BenchReport, id: string): string =>
   contestants.find((each) => each.id === id)?.title ?? id;
 
-const named = (text: string): string =>
-  (text.length > NAME_WIDTH ? `${text.slice(0, NAME_WIDTH - 1)}…` : text).padEnd(NAME_WIDTH);
+/** A name in its column. */
+function named(report: BenchReport, text: string): string {
+  const longest = Math.max(...report.contestants.map(({ title }) => title.length));
+  const width = Math.min(MOST_NAME_WIDTH, longest);
+  return `${text.length > width ? `${text.slice(0, width - 1)}…` : text.padEnd(width)}  `;
+}
 
 const DIRECTION_TEXT = { forward: 'there', reverse: 'back' } as const;
 
@@ -88,7 +94,7 @@ function plain(report: BenchReport, quantity: Quantity, results: readonly Result
       const split = shares.length > 0 ? [paint.dim(shares.join(', '))] : [];
       const change = changeText(report, quantity, result, paint);
       const facts = [...(change === '' ? [] : [change]), ...split, ...outside].join('; ');
-      return `  ${named(titleOf(report, result.contestant))}${cell(result.median).padStart(8)}  ${range.padEnd(20)} ${facts}`.trimEnd();
+      return `  ${named(report, titleOf(report, result.contestant))}${cell(result.median).padStart(8)}  ${range.padEnd(20)} ${facts}`.trimEnd();
     });
     return [paint.bold(heading(quantity, more, scale.unit)), ...lines].join('\n');
   });
@@ -133,7 +139,9 @@ function changeText(report: BenchReport, quantity: Quantity, result: Result, pai
   const change = formatChange(difference.median, quantity);
   if (difference.verdict === 'unseen') {
     return paint.dim(
-      difference.interval.level < 0.85 ? `(${change}: too few rounds)` : 'no difference can be seen here',
+      difference.interval.level < LEAST_LEVEL
+        ? `(${change}: too few rounds)`
+        : 'no difference can be seen here',
     );
   }
   return (difference.verdict === 'better' ? paint.good : paint.bad)(change);
@@ -158,10 +166,10 @@ function sweeps(report: BenchReport, quantity: Quantity, results: readonly Resul
         const unseen = differenceOf(report, result)?.verdict === 'unseen';
         return `${unseen ? '≈' : ''}${digits(result.median * scale.factor)}`.padStart(CELL_WIDTH);
       });
-      return `  ${named(titleOf(report, id))}${cells.join('')}`;
+      return `  ${named(report, titleOf(report, id))}${cells.join('')}`;
     });
     const title = paint.bold(heading(quantity, [], scale.unit));
-    return [title, paint.dim(`  ${named(axis)}${columns}`), ...lines].join('\n');
+    return [title, paint.dim(`  ${named(report, axis)}${columns}`), ...lines].join('\n');
   });
 }
 
@@ -170,7 +178,7 @@ const placeText = (at: number, { axis }: Quantity): string =>
 
 function overheads(report: BenchReport, paint: Paint): string {
   const lines = report.overheads.map((overhead) =>
-    overheadLine(titleOf(report, overhead.contestant), overhead, paint),
+    overheadLine(named(report, titleOf(report, overhead.contestant)), overhead, paint),
   );
   const title = paint.bold('Bytes that a path adds to a pod’s packet, computed and captured');
   return [title, ...lines].join('\n');
@@ -186,7 +194,7 @@ function overheadLine(title: string, overhead: Overhead, paint: Paint): string {
         ? paint.good(`captured ${captured.overheadBytes}`)
         : paint.bad(`captured ${captured.overheadBytes}: not what was computed`);
   const what = added.length > 0 ? ` = ${added.join(' + ')}` : '';
-  return `  ${named(title)}${`${computedBytes}`.padStart(4)}  ${seen}; MTU ${innerMtuBytes}, ${(efficiency * 100).toFixed(1)} % of a wire’s time is payload${paint.dim(what)}`;
+  return `  ${title}${`${computedBytes}`.padStart(4)}  ${seen}; MTU ${innerMtuBytes}, ${(efficiency * 100).toFixed(1)} % of a wire’s time is payload${paint.dim(what)}`;
 }
 
 function aims(report: BenchReport, paint: Paint): string {

@@ -81,7 +81,7 @@ export function compareRounds(
 }
 
 /** Fewer rounds than this cannot tell a difference from chance at all: two of two agree half of the time. */
-const LEAST_LEVEL = 0.85;
+export const LEAST_LEVEL = 0.85;
 
 const tooFew = ({ level }: Result['interval']): boolean => level < LEAST_LEVEL;
 
