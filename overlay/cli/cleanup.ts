@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { loadSettings } from '../config/load-settings.ts';
 import { OPTION_NAMES } from '../config/options.ts';
 import { secretsOf } from '../config/settings.ts';
+import { forgetTakenOver } from '../migrate/taken-over.ts';
 import { printable } from '../ops/redact.ts';
 import { isOn, JSON_FLAG, parseArguments, refusePositionals } from './arguments.ts';
 import { type Command, EXIT_OK } from './command.ts';
@@ -44,6 +45,8 @@ export const command: Command = {
     const log = openLog({ ...settings.log, secrets: secretsOf(settings) });
     try {
       const { removed } = await cleanUp({ settings, log, signal: io.signal });
+      // Its names went with its devices: the next daemon begins anew.
+      forgetTakenOver(settings.files.stateDir);
       if (isOn(given, 'json')) io.out(`${JSON.stringify({ removed })}\n`);
       else if (removed.length === 0) io.out('There was nothing of ours.\n');
       else io.out(removed.map((what) => `removed ${printable(what)}\n`).join(''));

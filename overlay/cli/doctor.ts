@@ -2,6 +2,7 @@
 import { loadSettings } from '../config/load-settings.ts';
 import { OPTION_NAMES } from '../config/options.ts';
 import { secretsOf } from '../config/settings.ts';
+import { readTakenOver, withTakenOver } from '../migrate/taken-over.ts';
 import { isOn, JSON_FLAG, parseArguments, refusePositionals } from './arguments.ts';
 import { type Command, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { helpText } from './help.ts';
@@ -31,7 +32,8 @@ export const command: Command = {
       import('../doctor/examine.ts'),
       import('../doctor/render.ts'),
     ]);
-    const report = examine(await gather(settings, io.signal));
+    const named = withTakenOver(settings, readTakenOver(settings.files.stateDir));
+    const report = examine(await gather(named, io.signal));
     io.out(isOn(given, 'json') ? `${JSON.stringify(report)}\n` : renderDoctor(report));
     return report.healthy ? EXIT_OK : EXIT_FAILED;
   },
