@@ -22,7 +22,7 @@ export const command: Command = {
   usage: helpText({
     forms: ['vtepd cleanup [--json] [options]'],
     about: [
-      "Removes what an ended daemon left in this network namespace, so that its pods kept their network: the VXLAN device and the bridge, routes, nexthops, neighbours, nftables' tables, the pods' host ends, subnet.env. Strangers' objects are not touched, nor is the state directory, and the lease stays in the store until it expires.",
+      "Removes what an ended daemon left in this network namespace, so that its pods kept their network: the VXLAN device and the bridge, routes, nexthops, neighbours, nftables' tables, the pods' host ends, subnet.env. Strangers' objects are not touched, nor is the state directory (but for the record of what was taken over from flannel), and the lease stays in the store until it expires.",
       'Give it the options that the daemon had; stop the daemon first.',
     ],
     flags: [JSON_FLAG],

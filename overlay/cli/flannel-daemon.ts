@@ -135,5 +135,5 @@ function usage(): string {
     const standard = flag.standard === '' ? '' : `\n${INDENT}[default: ${flag.standard}]`;
     return `  --${flag.name}\n${wrapped(note, INDENT)}${standard} [${flannelEnvironmentName(flag.name)}]`;
   });
-  return `Usage: flanneld [flags]\n\n${about.map((text) => wrapped(text, '')).join('\n\n')}\n\nFlags:\n${entries.join('\n')}\n`;
+  return `Usage: vtepd flanneld [flags]\n       flanneld [flags]\n\n${about.map((text) => wrapped(text, '')).join('\n\n')}\n\nFlags:\n${entries.join('\n')}\n`;
 }
