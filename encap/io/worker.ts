@@ -13,8 +13,8 @@ import { Receiver } from './receiver.ts';
 import { Sender } from './sender.ts';
 import { FAIL, MESSAGES, STOP, type WorkerChange, type WorkerReport, type WorkerStart } from './shared.ts';
 
-/** Looks for packets before blocking. See the opening comment of tunnel.ts for what was measured. */
-const LOOKS = Number(process.env.VTEPD_SPIN ?? 20);
+/** Looks for packets before blocking. More are time taken from whoever would answer, on two cores. */
+const LOOKS = 20;
 
 /**
  * Nobody waits for this time: the main thread wakes workers when it wants something. But a process that ends without
