@@ -20,7 +20,7 @@ export interface LeaseAttributes {
 
 /** A node's subnet with what its peers need to reach it. */
 export interface Lease {
-  /** The store's name for it: `10.244.5.0-24`, `10.244.5.0-24&fc00:0:0:5::-64`, or a Kubernetes node's name. */
+  /** The store's name for it: `10.244.5.0-24`, `10.244.5.0-24&fc00:0:0:5::-64`, its subnets as etcd keeps them. */
   readonly key: string;
   readonly subnets: PerFamily<Subnet>;
   readonly attributes: LeaseAttributes;

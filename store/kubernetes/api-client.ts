@@ -38,9 +38,10 @@ export class ApiClient {
   /** The parsed answer. @throws ApiStatusError, StoreAccessError, LostAnswerError, the signal's reason */
   call(operation: Operation, request: ApiRequest, signal: AbortSignal): Promise<unknown> {
     return this.#bounded(operation, signal, async (bounded) => {
-      const { body } = await this.#answer(operation, request, bounded);
       let text = '';
-      for await (const piece of body) text += piece;
+      await readWhole(await this.#answer(operation, request, bounded), bounded, (piece) => {
+        text += piece;
+      });
       return JSON.parse(text);
     });
   }
@@ -53,9 +54,10 @@ export class ApiClient {
     signal: AbortSignal,
   ): Promise<unknown> {
     return this.#bounded(operation, signal, async (bounded) => {
-      const { body } = await this.#answer(operation, request, bounded);
       const splitter = new ListSplitter(onItem);
-      for await (const piece of body) splitter.push(piece);
+      await readWhole(await this.#answer(operation, request, bounded), bounded, (piece) => {
+        splitter.push(piece);
+      });
       return splitter.end();
     });
   }
@@ -112,7 +114,7 @@ export class ApiClient {
       const response = await transport.request(request, signal);
       const { status, retryAfterSeconds } = response;
       if (status >= 200 && status < 300) return response;
-      const body = await errorText(response);
+      const body = await errorText(response, signal);
       if (status === UNAUTHORIZED) transport.forgetCredentials();
       if (status === UNAUTHORIZED && !isRenewed) {
         isRenewed = true;
@@ -154,15 +156,31 @@ export class ApiClient {
 
 const TIMED_OUT = 'no answer in time';
 
-async function errorText(response: ApiResponse): Promise<string> {
-  let text = '';
+/** Reads a body to its end, or until the signal aborts: a server may begin an answer and fall silent. */
+async function readWhole(
+  { body, cancel }: ApiResponse,
+  signal: AbortSignal,
+  onPiece: (piece: string) => void,
+): Promise<void> {
+  const abort = (): void => cancel();
+  signal.addEventListener('abort', abort, { once: true });
   try {
-    for await (const piece of response.body) {
-      text += piece;
-      if (text.length > LONGEST_ERROR) break;
-    }
+    if (signal.aborted) cancel();
+    for await (const piece of body) onPiece(piece);
+    signal.throwIfAborted();
   } finally {
-    response.cancel();
+    signal.removeEventListener('abort', abort);
   }
+}
+
+async function errorText(response: ApiResponse, signal: AbortSignal): Promise<string> {
+  let text = '';
+  await readWhole(response, signal, (piece) => {
+    text += piece;
+    // A proxy's page may have no end.
+    if (text.length > LONGEST_ERROR) response.cancel();
+  }).catch((error: unknown) => {
+    if (signal.aborted) throw error;
+  });
   return text.slice(0, LONGEST_ERROR);
 }

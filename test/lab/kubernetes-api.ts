@@ -68,6 +68,7 @@ export class KubernetesApi {
   readonly #faults: ((request: IncomingMessage) => ApiFailure | 'break' | undefined)[] = [];
   #isSilent = false;
   #isHanging = false;
+  #isStalling = false;
   #losesAnswers = 0;
   #bookmarks: NodeJS.Timeout | undefined;
 
@@ -184,6 +185,11 @@ export class KubernetesApi {
     this.#isHanging = isHanging;
   }
 
+  /** Answers begin, and never end. */
+  stall(isStalling: boolean): void {
+    this.#isStalling = isStalling;
+  }
+
   compact(): void {
     this.objects.compact();
   }
@@ -251,7 +257,7 @@ export class KubernetesApi {
       if (this.#losesAnswers > 0) {
         this.#losesAnswers--;
         request.socket.destroy();
-      } else answer(response, patch);
+      } else this.#answer(response, patch);
     } else if (request.method !== 'GET') {
       throw new ApiFailure(
         405,
@@ -260,14 +266,21 @@ export class KubernetesApi {
       );
     } else if (name !== undefined) {
       this.#authorize(user, 'get', resource, name);
-      answer(response, this.objects.get(decodeURIComponent(name)));
+      this.#answer(response, this.objects.get(decodeURIComponent(name)));
     } else if (isWatch) {
       this.#authorize(user, 'watch', resource);
       this.#watch(response, query);
     } else {
       this.#authorize(user, 'list', resource);
-      answer(response, this.#list(request, query));
+      this.#answer(response, this.#list(request, query));
     }
+  }
+
+  #answer(response: ServerResponse, body: object): void {
+    const text = JSON.stringify(body);
+    response.writeHead(200, JSON_HEAD);
+    if (this.#isStalling) response.write(text.slice(0, text.length / 2));
+    else response.end(text);
   }
 
   #authenticate({ headers: { authorization } }: IncomingMessage): string {
@@ -401,10 +414,6 @@ function readToken(token: string): { readonly revision: number; readonly after: 
   } catch {
     throw expired('the continue token is not one of ours');
   }
-}
-
-function answer(response: ServerResponse, body: object): void {
-  response.writeHead(200, JSON_HEAD).end(JSON.stringify(body));
 }
 
 function write(response: ServerResponse, event: object): void {

@@ -143,6 +143,13 @@ describe('store/kubernetes: faults', () => {
       const error = await failure(store.snapshot(never));
       expect(error).to.be.instanceOf(StoreUnavailableError);
       expect(error).to.have.property('message').that.includes('no answer in time');
+      lab.api.hang(false);
+      lab.api.stall(true);
+      for (const call of [store.snapshot(never), store.claim(request(1), never)]) {
+        expect(await failure(call))
+          .to.have.property('message')
+          .that.includes('no answer in time');
+      }
       const abort = new AbortController();
       const claim = failure(lab.openNode('a').claim(request(1), abort.signal));
       abort.abort(new Error('enough'));
