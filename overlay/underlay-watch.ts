@@ -4,7 +4,7 @@
  *
  * With one in use, an underlay that goes away is waited for: nothing better is known.
  */
-import type { Address, Family, PerFamily, Subnet } from '../store/address.ts';
+import { type Address, FAMILIES, type Family, type PerFamily, type Subnet } from '../store/address.ts';
 import {
   chooseUnderlay,
   NoUnderlayError,
@@ -42,6 +42,8 @@ export class UnderlayWatch {
   #needs: UnderlayNeeds | undefined;
   #underlay: Underlay | undefined;
   #problem: string | undefined;
+  /** Families whose address is chosen as if none had been in use: the operator has taken a wish back. */
+  readonly #anew = new Set<Family>();
   /** As last said. */
   #lacking = '';
   #timer: NodeJS.Timeout | undefined;
@@ -67,7 +69,9 @@ export class UnderlayWatch {
   }
 
   setWishes(wishes: UnderlayWishes): void {
+    const before = this.#wishes;
     this.#wishes = wishes;
+    for (const family of FAMILIES) if (!sameWishes(before, wishes, family)) this.#anew.add(family);
     this.look();
   }
 
@@ -86,7 +90,8 @@ export class UnderlayWatch {
     let found: Underlay;
     try {
       const facts = read(this.#wishes);
-      const kept = { ...remembered(), ...this.#underlay?.localAddress };
+      const kept: { [F in Family]?: Address | undefined } = { ...remembered(), ...this.#underlay?.localAddress };
+      for (const family of this.#anew) delete kept[family];
       found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks, kept);
       if (reach) found = this.#keepReach(found) ?? withReach(found, facts.routes);
     } catch (error) {
@@ -100,6 +105,7 @@ export class UnderlayWatch {
       return;
     }
     this.#problem = undefined;
+    this.#anew.clear();
     this.#tellOfLacking(found, families);
     const before = this.#underlay;
     if (JSON.stringify(found) === JSON.stringify(before)) return;
@@ -143,3 +149,10 @@ export class UnderlayWatch {
 /** Whether all that is told of them in words is the same. */
 const sameUnderlay = (a: Underlay, b: Underlay): boolean =>
   JSON.stringify({ ...a, reach: undefined }) === JSON.stringify({ ...b, reach: undefined });
+
+/** Whether the operator wishes for the same interface, and the same address of a family. */
+const sameWishes = (a: UnderlayWishes, b: UnderlayWishes, family: Family): boolean =>
+  a.publicAddress[family] === b.publicAddress[family] &&
+  a.canReach === b.canReach &&
+  `${a.names}` === `${b.names}` &&
+  `${a.patterns}` === `${b.patterns}`;
