@@ -30,8 +30,9 @@ export async function makeImage(dir: string, page: string): Promise<string> {
   const config = {
     architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
     os: 'linux',
-    // The first process of a container gets only those signals that it has a handler for.
-    config: { Entrypoint: ['/bin/sh', '-c', 'trap "exit 0" TERM; sleep 1000000 & wait'], Env: ['PATH=/bin'] },
+    // Without an entry point: podman would put that before every command. Where there is no other (a pod's sandbox), it
+    // waits, with a handler, for the first process of a container gets those signals only that it has one for.
+    config: { Cmd: ['/bin/sh', '-c', 'trap "exit 0" TERM; sleep 1000000 & wait'], Env: ['PATH=/bin'] },
     rootfs: { type: 'layers', diff_ids: [`sha256:${digest}`] },
   };
   const manifest = [{ Config: 'config.json', RepoTags: [IMAGE], Layers: ['layer.tar'] }];
