@@ -28,8 +28,8 @@ export interface BarRow {
 
 const BAR_PX = 15;
 
-/** All values in the axis' unit. @returns an `<svg>` element */
-export function drawBars(rows: readonly BarRow[], widthPx: number): string {
+/** All values in the axis' unit, which it names. @returns an `<svg>` element */
+export function drawBars(rows: readonly BarRow[], unit: string, widthPx: number): string {
   const most = Math.max(
     0,
     ...rows.flatMap(({ high, median, rounds }) => [high, median, ...rounds.map((r) => r.value)]),
@@ -39,7 +39,7 @@ export function drawBars(rows: readonly BarRow[], widthPx: number): string {
   const [first, last] = [ticks.at(0)?.value ?? 0, ticks.at(-1)?.value ?? 1];
   return drawRows(
     rows.map(rowOf),
-    { min: Math.min(least, first), max: Math.max(most, last), ticks, origin: 0 },
+    { min: Math.min(least, first), max: Math.max(most, last), ticks, unit, origin: 0 },
     widthPx,
   );
 }

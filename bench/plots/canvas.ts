@@ -30,6 +30,8 @@ export const FONT_PX = 12.5;
 
 export const TEXT = { fontFamily: 'inherit', fontSize: FONT_PX, color: INK } as const;
 export const FAINT_TEXT = { ...TEXT, color: MUTED } as const;
+/** Of text that stands over lines of the grid: they pass behind it. */
+export const HALO = { stroke: PAPER, lineWidth: 4, lineJoin: 'round' } as const;
 
 /** What every drawing starts from; nothing moves and nothing answers to a pointer. */
 const BASE: EChartsCoreOption = { animation: false, textStyle: TEXT };

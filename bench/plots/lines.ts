@@ -31,9 +31,13 @@ export interface LinePlot {
   /** Logarithmic: no value may be 0 or less. */
   readonly logarithmic: boolean;
   readonly yText?: (value: number) => string;
+  /** What the axes count, with the unit; the one over the upper end of its axis, the other below. */
+  readonly yName: string;
+  readonly xName: string;
 }
 
 const LEFT_PX = { wide: 66, narrow: 56 } as const;
+const NAME_PX = 17;
 
 /** @returns an `<svg>` element */
 export function drawLines(plot: LinePlot, widthPx: number): string {
@@ -48,11 +52,12 @@ export function drawLines(plot: LinePlot, widthPx: number): string {
       grid: {
         left: narrow ? LEFT_PX.narrow : LEFT_PX.wide,
         right: narrow ? 12 : 20,
-        top: 10,
-        bottom: 26,
+        top: 10 + NAME_PX,
+        bottom: 26 + NAME_PX,
         outerBoundsMode: 'none',
       },
       xAxis: {
+        ...name(plot.xName, 'middle', 'center', 27),
         type: 'value',
         min: minX - room,
         max: maxX + room,
@@ -69,12 +74,25 @@ export function drawLines(plot: LinePlot, widthPx: number): string {
       yAxis: yAxis(plot, all, narrow),
       series: plot.lines.flatMap((line) => [curve(line), details(line)]),
     },
-    { widthPx, heightPx: narrow ? 250 : 320 },
+    { widthPx, heightPx: (narrow ? 250 : 320) + 2 * NAME_PX },
   );
 }
 
-function yAxis({ logarithmic, yText }: LinePlot, points: readonly LinePoint[], narrow: boolean): object {
+const name = (text: string, place: 'middle' | 'end', align: string, gapPx: number, shiftPx = 0): object => ({
+  name: text,
+  nameLocation: place,
+  nameGap: gapPx,
+  nameTextStyle: { ...FAINT_TEXT, align, padding: [0, 0, 0, shiftPx] },
+});
+
+function yAxis(
+  { logarithmic, yText, yName }: LinePlot,
+  points: readonly LinePoint[],
+  narrow: boolean,
+): object {
   const common = {
+    // Its text begins where the labels do.
+    ...name(yName, 'end', 'left', 12, narrow ? -LEFT_PX.narrow : -LEFT_PX.wide),
     axisLine: { show: false },
     axisTick: { show: false },
     splitLine: { lineStyle: { color: GRID } },

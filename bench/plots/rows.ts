@@ -2,7 +2,7 @@
  * A plot of rows on one common axis: a name, a drawing, a value in words. On a desk they stand in three
  * columns; on a phone the words stand above the drawing, which then has the whole width.
  */
-import { draw, FAINT_TEXT, FONT_PX, GRID, INK, MUTED, NARROW_PX, TEXT } from './canvas.ts';
+import { draw, FAINT_TEXT, FONT_PX, GRID, HALO, INK, MUTED, NARROW_PX, TEXT } from './canvas.ts';
 
 /** A piece of a drawing in pixels, as ECharts' custom series takes it. */
 export type Shape = Readonly<Record<string, unknown>>;
@@ -40,6 +40,8 @@ export interface RowsAxis {
   readonly min: number;
   readonly max: number;
   readonly ticks: readonly Tick[];
+  /** What its numbers count; absent where their words say so. */
+  readonly unit?: string | undefined;
   /** Drawn stronger than the grid. */
   readonly origin?: number | undefined;
 }
@@ -49,6 +51,10 @@ const TEXT_PX = 150;
 /** From the text's left end to the note's. */
 const NOTE_PX = 66;
 const AXIS_PX = 22;
+/** Of a line for the axis' unit, on a phone. */
+const UNIT_PX = 17;
+/** Between the axis and the words above a drawing, on a phone. */
+const INSET_PX = 5;
 const EDGE_PX = 14;
 const CHARACTER_PX = FONT_PX * 0.54;
 const STRONG_CHARACTER_PX = FONT_PX * 0.62;
@@ -77,9 +83,11 @@ export function drawRows(rows: readonly Row[], axis: RowsAxis, widthPx: number):
   const { placed, heightPx } = place(rows, narrow);
   const texts = new Map(axis.ticks.map(({ value, text }) => [value, text]));
   const values = [...texts.keys()];
+  const { unit = '' } = axis;
+  const axisPx = AXIS_PX + (narrow && unit !== '' ? UNIT_PX : 0);
   return draw(
     {
-      grid: { left: layout.left, right: layout.right, top: 0, bottom: AXIS_PX, outerBoundsMode: 'none' },
+      grid: { left: layout.left, right: layout.right, top: 0, bottom: axisPx, outerBoundsMode: 'none' },
       xAxis: {
         type: 'value',
         min: axis.min,
@@ -106,15 +114,25 @@ export function drawRows(rows: readonly Row[], axis: RowsAxis, widthPx: number):
             const lines = values.map((value) => gridLine(x(value), heightPx, value === axis.origin));
             return {
               type: 'group',
-              children: [...lines, ...placed.flatMap((each) => rowShapes(each, layout, widthPx, x))],
+              children: [
+                ...lines,
+                ...placed.flatMap((each) => rowShapes(each, layout, widthPx, x)),
+                ...(unit === '' ? [] : [unitText(unit, layout, widthPx, heightPx)]),
+              ],
             };
           },
         },
       ],
     },
-    { widthPx, heightPx: heightPx + AXIS_PX },
+    { widthPx, heightPx: heightPx + axisPx },
   );
 }
+
+/** Beside the axis' numbers, among the names; on a phone below them. */
+const unitText = (unit: string, { narrow, left, right }: Layout, widthPx: number, heightPx: number): Shape =>
+  narrow
+    ? text(unit, widthPx - right, heightPx + AXIS_PX + UNIT_PX / 2 - 1, 'right', false, true)
+    : text(unit, left - 12, heightPx + AXIS_PX / 2 + 3, 'right', false, true);
 
 /** What this file uses of ECharts' interface for custom drawings. */
 interface Coordinates {
@@ -151,12 +169,14 @@ function rowShapes({ row, headingY, labelY, y }: Placed, layout: Layout, widthPx
   if (row.heading !== undefined) shapes.push(text(headingOf(row, widthPx), 0, headingY, 'left', true));
   const words = wordsOf(row);
   if (row.label !== undefined) {
-    const room = narrow ? widthPx - 2 * EDGE_PX - CHARACTER_PX * (words.length + 2) : left - 12;
+    const room = narrow ? widthPx - 2 * (EDGE_PX + INSET_PX) - CHARACTER_PX * (words.length + 2) : left - 12;
     const label = shortened(row.label, Math.floor(room / CHARACTER_PX));
-    shapes.push(narrow ? text(label, left, labelY, 'left') : text(label, left - 12, labelY, 'right'));
+    shapes.push(
+      narrow ? text(label, left + INSET_PX, labelY, 'left') : text(label, left - 12, labelY, 'right'),
+    );
   }
   const { note, faint } = row;
-  const textAt = widthPx - right + (narrow ? 0 : 12);
+  const textAt = widthPx - right + (narrow ? -INSET_PX : 12);
   if (narrow) shapes.push(text(words, textAt, labelY, 'right', false, note === undefined && faint));
   else {
     shapes.push(text(row.text, textAt, labelY, 'left', false, note === undefined && faint));
@@ -189,6 +209,7 @@ const text = (
   type: 'text',
   style: {
     ...TEXT,
+    ...HALO,
     text: words,
     x,
     y,

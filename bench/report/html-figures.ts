@@ -64,7 +64,7 @@ const directionsOf = (view: ReportView, quantity: Quantity): (Direction | undefi
 ];
 
 const wayTitle = (title: string, ways: readonly unknown[], way: Direction | undefined): string =>
-  way === undefined || ways.length < 2 ? title : `${title} ${DIRECTION_SIGNS[way]}`;
+  way === undefined || ways.length < 2 ? title : `${title}\u00a0${DIRECTION_SIGNS[way]}`;
 
 function bars(view: ReportView, quantity: Quantity): Undecided {
   const results = view.results(quantity);
@@ -113,17 +113,17 @@ function bars(view: ReportView, quantity: Quantity): Undecided {
       .join(' '),
     legend: parts.length === 0 ? undefined : partLegend(view, quantity),
     description: describe(view, quantity, results),
-    draw: (widthPx) => drawBars(rows, widthPx),
+    draw: (widthPx) => drawBars(rows, unit, widthPx),
   };
 }
 
 const wayNote = (ways: readonly unknown[]): string =>
   ways.length < 2
     ? ''
-    : `${DIRECTION_SIGNS.forward} ${DIRECTION_WORDS.forward}, ${DIRECTION_SIGNS.reverse} back.`;
+    : `${DIRECTION_SIGNS.forward}\u00a0${DIRECTION_WORDS.forward}, ${DIRECTION_SIGNS.reverse}\u00a0back.`;
 
 const outlierNote = (results: readonly Result[]): string =>
-  results.some(({ outliers }) => outliers.length > 0) ? '◇ is an outlier, counted like the others.' : '';
+  results.some(({ outliers }) => outliers.length > 0) ? '◇\u00a0is an outlier, counted like the others.' : '';
 
 const partLegend = (view: ReportView, quantity: Quantity): Html =>
   html`${view
@@ -160,8 +160,12 @@ function sweep(view: ReportView, quantity: Quantity, way: Direction | undefined)
   const positive = results.every(({ min }) => min > 0);
   const spread = Math.max(...results.map(({ max }) => max)) / Math.min(...results.map(({ min }) => min));
   const logarithmic = positive && spread > WIDE_RANGE;
+  const axisUnit =
+    axis.unit === 'bytes' ? 'bytes' : axis.unit === 'count' ? '' : scaleFor(places, axis.unit).unit;
   const plot: LinePlot = {
     logarithmic,
+    yName: unit,
+    xName: `${axis.title}${axisUnit === '' ? '' : `, ${axisUnit}`}`,
     xTicks: places.map((at) => ({ value: x(at), text: placeTick(at, axis.unit, places) })),
     lines: linesOf(view, results, (result) => ({
       x: x(result.at ?? 0),
@@ -173,17 +177,11 @@ function sweep(view: ReportView, quantity: Quantity, way: Direction | undefined)
       outliers: roundsOf(result).flatMap(({ value, outlier }) => (outlier ? [value * factor] : [])),
     })),
   };
-  const axisUnit =
-    axis.unit === 'bytes' || axis.unit === 'count'
-      ? axis.unit === 'bytes'
-        ? 'bytes'
-        : ''
-      : scaleFor(places, axis.unit).unit;
-  const across = `Across: ${axis.title}${axisUnit === '' ? '' : `, ${axisUnit}`}.`;
   const scale = logarithmic ? 'Logarithmic.' : '';
+  const whiskers = results.some(({ rounds }) => rounds.length > 1) ? 'Whiskers: interval of the median.' : '';
   return {
     title: wayTitle(quantity.title, directionsOf(view, quantity), way),
-    note: [`Up: ${axisNote(quantity, unit)}.`, scale, across, outlierNote(results)]
+    note: [`${capital(axisNote(quantity, unit))}.`, scale, whiskers, outlierNote(results)]
       .filter((text) => text !== '')
       .join(' '),
     lines: results.map(({ contestant }) => contestant),
@@ -225,7 +223,7 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
   const samples = results.map(({ distribution }) => distribution?.samples ?? 0);
   return {
     title: wayTitle(`${distributionTitle(quantity)}`, directionsOf(view, quantity), way),
-    note: `Up: time, logarithmic, less is better. Across: the share of at least ${Math.min(...samples).toLocaleString('en-US')} samples that took no longer.`,
+    note: `Logarithmic, less is better. Of at least ${Math.min(...samples).toLocaleString('en-US')} samples each.`,
     lines: results.map(({ contestant }) => contestant),
     description: results
       .map(({ contestant, distribution }) => {
@@ -243,6 +241,8 @@ function quantiles(view: ReportView, quantity: Quantity, way: Direction | undefi
         {
           logarithmic,
           lines,
+          yName: 'time',
+          xName: 'share that took no longer',
           yText: (value) => tickText(value, quantity.unit),
           xTicks: named.map((share) => ({
             value: ninesOf(share),
@@ -261,8 +261,7 @@ function tickText(value: number, of: Unit): string {
 }
 
 /** `Round trip, half of them` is one point of the distribution of `Round trip`. */
-const distributionTitle = ({ title }: Quantity): string =>
-  `${title.replace(/,[^,]*$/, '')}: the distribution`;
+const distributionTitle = ({ title }: Quantity): string => `${title.replace(/,[^,]*$/, '')}: distribution`;
 
 function linesOf<T>(view: ReportView, results: readonly Result[], point: (result: Result) => T) {
   const ids = [...new Set(results.map(({ contestant }) => contestant))];

@@ -126,6 +126,7 @@ mark{background:none;color:inherit;border:1.5px solid currentColor;border-radius
 .paths th[scope=row],.paths td:nth-child(2){min-width:7rem}
 .board .value{display:block;font-weight:600}
 .change{font-size:.8rem}
+.board .change{white-space:nowrap}
 .numbers .change,.numbers .level{white-space:nowrap}
 .good{color:var(--good)}.bad{color:var(--bad)}.faint{color:var(--muted)}
 .unseen{background:var(--raised);border-radius:8px;padding:.8rem 1rem;margin:1.4rem 0;font-size:.9rem}

@@ -100,7 +100,8 @@ export function sampleReport(options: SampleOptions = {}): BenchReport {
         for (const at of placesOf(quantity.id)) {
           const values = Array.from({ length: partial ? 2 : rounds }, (_, round) => {
             const stray = 1 + noise * (random() * 2 - 1) + (round === 3 && random() < 0.1 ? 8 * noise : 0);
-            return usual(at ?? 0) * stray;
+            const value = usual(at ?? 0) * stray;
+            return quantity.unit === '%' ? Math.min(100, value) : value;
           });
           const samples = Float64Array.from({ length: 4000 }, () => usual(0) * (0.85 + random() ** 8)).sort();
           results.push(
@@ -179,6 +180,7 @@ export function sampleReport(options: SampleOptions = {}): BenchReport {
 
 const DIRECTIONS: Readonly<Record<string, readonly ('forward' | 'reverse')[] | undefined>> = {
   throughput: ['forward', 'reverse'],
+  udp: ['forward', 'reverse'],
   latency: ['forward', 'reverse'],
 };
 

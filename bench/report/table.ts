@@ -83,8 +83,7 @@ function plain(report: BenchReport, quantity: Quantity, results: readonly Result
       quantity.unit,
     );
     const cell = (value: number): string => digits(value * scale.factor);
-    const both = new Set(results.map((result) => result.direction)).size > 1;
-    const more = direction !== undefined && both ? [DIRECTION_TEXT[direction]] : [];
+    const more = directionWords(results, direction);
     const lines = these.map((result) => {
       // One round has no interval.
       const { low, high, level } = result.interval;
@@ -99,6 +98,10 @@ function plain(report: BenchReport, quantity: Quantity, results: readonly Result
     return [paint.bold(heading(quantity, more, scale.unit)), ...lines].join('\n');
   });
 }
+
+/** Said only where there are two. */
+const directionWords = (results: readonly Result[], direction: Result['direction']): string[] =>
+  direction !== undefined && directionsOf(results).length > 1 ? [DIRECTION_TEXT[direction]] : [];
 
 const directionsOf = (results: readonly Result[]): Result['direction'][] => [
   ...new Set(results.map(({ direction }) => direction)),
@@ -168,7 +171,7 @@ function sweeps(report: BenchReport, quantity: Quantity, results: readonly Resul
       });
       return `  ${named(report, titleOf(report, id))}${cells.join('')}`;
     });
-    const title = paint.bold(heading(quantity, [], scale.unit));
+    const title = paint.bold(heading(quantity, directionWords(results, direction), scale.unit));
     return [title, paint.dim(`  ${named(report, axis)}${columns}`), ...lines].join('\n');
   });
 }

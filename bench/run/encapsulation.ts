@@ -7,6 +7,7 @@ import { rounded } from '../harness/statistics.ts';
 import type { DataPath, OpenPaths, PathPlan } from '../paths/data-path.ts';
 import { measureOverhead } from '../paths/measure-overhead.ts';
 import { closeAll, type PathSource, placeOfPath } from '../paths/path-source.ts';
+import { noiseOf } from '../report/noise.ts';
 import type { Progress } from '../report/progress.ts';
 import { type BenchReport, type Contestant, type Overhead, SCHEMA } from '../report/schema.ts';
 import { seeded } from '../statistics/random.ts';
@@ -34,9 +35,6 @@ export interface BenchWish {
 
 /** Labs and their ends take so much of the budget, for each group of paths; seconds. */
 const SET_UP_S = 4;
-/** Others' work from here on is worth a word. */
-const NOISY_BACKGROUND_PERCENT = 10;
-const NOISY_STEAL_PERCENT = 2;
 
 /** Everything that a run gathers, until its report is made of it. */
 class Gathered {
@@ -108,7 +106,7 @@ export async function measureEncapsulation(
     differences: differencesFrom(baseline, results, quantities, contestants),
     overheads: gathered.overheads.toSorted((a, b) => ids.indexOf(a.contestant) - ids.indexOf(b.contestant)),
     aims: [],
-    problems: [...noise(machine), ...gathered.problems],
+    problems: [...noiseOf(machine), ...gathered.problems],
     commands: gathered.log.commands,
   };
 }
@@ -119,19 +117,6 @@ const METHOD = [
   'Processor time is the whole machine’s (/proc/stat, ticks of 10 ms), from before the sending program’s start to its end: it holds what other programs did meanwhile. Time that a hypervisor took counts for nobody.',
   'A value’s interval is where its median lies with the stated probability, by order statistics. Differences are taken round by round against the baseline; where the interval of a difference holds “the same”, no difference can be seen. Outliers (1.5 interquartile ranges beyond the quartiles) are marked and stay in.',
 ];
-
-function noise({ backgroundPercent, stealPercent }: BenchReport['machine']): string[] {
-  const found: string[] = [];
-  if (backgroundPercent !== null && backgroundPercent > NOISY_BACKGROUND_PERCENT) {
-    found.push(
-      `other programs kept ${backgroundPercent.toFixed(0)} % of the processors busy between measurements: throughput is lower, and processor time higher, than on an idle machine`,
-    );
-  }
-  if (stealPercent > NOISY_STEAL_PERCENT) {
-    found.push(`a hypervisor gave ${stealPercent.toFixed(1)} % of the time to other machines`);
-  }
-  return found;
-}
 
 async function measureAll(
   wish: BenchWish,

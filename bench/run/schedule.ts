@@ -51,16 +51,16 @@ export class Schedule {
   private async one(each: Workload, left: readonly Timed[]): Promise<void> {
     const { rounds, progress, problem, random, store, signal } = this.plan;
     const leftSeconds = this.plan.budgetSeconds - (performance.now() - this.beginMs) / 1000;
-    if (durationSeconds([each], 1, SHORTEST_S) * this.slowness > leftSeconds) {
+    const { slowness } = this;
+    if (durationSeconds([each], 1, SHORTEST_S, slowness) > leftSeconds) {
       problem(`${each.title}: not measured, for the time was up: this machine is busy`);
       return;
     }
-    const seconds = secondsEach(left, rounds, leftSeconds / this.slowness);
-    const planned = durationSeconds([each], rounds, seconds);
-    const plannedLeft = durationSeconds(left, rounds, seconds);
-    const whole = Math.ceil(plannedLeft * this.slowness);
+    const seconds = secondsEach(left, rounds, leftSeconds, slowness);
+    const planned = durationSeconds([each], rounds, seconds, slowness);
+    const plannedLeft = durationSeconds(left, rounds, seconds, slowness);
     progress.phase(
-      `${each.title}: about ${Math.ceil(planned * this.slowness)} s of ${whole} s that are left`,
+      `${each.title}: about ${Math.ceil(planned)} s of ${Math.ceil(plannedLeft)} s that are left`,
     );
     this.background.push(await backgroundPercent(signal));
     const beginMs = performance.now();
@@ -80,7 +80,10 @@ export class Schedule {
     });
     this.doneSeconds += planned;
     const took = (performance.now() - beginMs) / 1000;
-    if (took > LEAST_TELLING_S) this.slowness = Math.max(1, took / planned);
+    // What begins at fixed times takes these on any machine: it tells nothing.
+    if (took > LEAST_TELLING_S && each.staggerMs === undefined) {
+      this.slowness = Math.max(1, (slowness * took) / planned);
+    }
   }
 }
 

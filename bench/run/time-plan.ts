@@ -14,27 +14,45 @@ export interface Timed extends Pick<Workload, 'staggerMs' | 'overheadSeconds' | 
   readonly measurements: { readonly length: number };
 }
 
-/** Seconds that a workload takes whatever it is told. */
+/** Seconds that a workload takes whatever it is told. What begins at fixed times is not slowed by a busy machine. */
 function fixedSeconds(
   { measurements, staggerMs, overheadSeconds, fixedSeconds = 0 }: Timed,
   rounds: number,
+  slowness: number,
 ): number {
   if (staggerMs !== undefined) return (measurements.length * rounds * staggerMs) / 1000 + fixedSeconds;
-  return measurements.length * overheadSeconds * (rounds + WARM_UPS);
+  return measurements.length * overheadSeconds * (rounds + WARM_UPS) * slowness;
 }
 
 /** By so much it grows with each second of a measurement. */
-const weight = ({ measurements, staggerMs }: Timed, rounds: number): number =>
-  staggerMs === undefined ? measurements.length * (rounds + WARM_UP_SHARE) : 0;
+const weight = ({ measurements, staggerMs }: Timed, rounds: number, slowness: number): number =>
+  staggerMs === undefined ? measurements.length * (rounds + WARM_UP_SHARE) * slowness : 0;
 
-/** Seconds for each measurement of what is left. @param leftSeconds until it should be over */
-export function secondsEach(left: readonly Timed[], rounds: number, leftSeconds: number): number {
-  const fixed = left.reduce((sum, each) => sum + fixedSeconds(each, rounds), 0);
-  const weights = left.reduce((sum, each) => sum + weight(each, rounds), 0);
+/**
+ * Seconds for each measurement of what is left.
+ * @param leftSeconds until it should be over
+ * @param slowness how many times as long as planned things take on this machine
+ */
+export function secondsEach(
+  left: readonly Timed[],
+  rounds: number,
+  leftSeconds: number,
+  slowness = 1,
+): number {
+  const fixed = left.reduce((sum, each) => sum + fixedSeconds(each, rounds, slowness), 0);
+  const weights = left.reduce((sum, each) => sum + weight(each, rounds, slowness), 0);
   if (weights === 0) return LONGEST_S;
   return Math.min(LONGEST_S, Math.max(SHORTEST_S, (leftSeconds - fixed) / weights));
 }
 
 /** How long all of it takes with so many seconds each. */
-export const durationSeconds = (left: readonly Timed[], rounds: number, seconds: number): number =>
-  left.reduce((sum, each) => sum + fixedSeconds(each, rounds) + weight(each, rounds) * seconds, 0);
+export const durationSeconds = (
+  left: readonly Timed[],
+  rounds: number,
+  seconds: number,
+  slowness = 1,
+): number =>
+  left.reduce(
+    (sum, each) => sum + fixedSeconds(each, rounds, slowness) + weight(each, rounds, slowness) * seconds,
+    0,
+  );

@@ -176,15 +176,15 @@ function transfers(
   id: string,
   read: (report: TransferReport) => Reading,
 ): Measurement {
-  let bytesPerSecond: number | undefined;
+  let bytesPerSecond = FIRST_VOLUME_BYTES;
   const { from, to, contestant } = path;
   const what = `${contestant.id}: ${id}`;
-  // A rate that is asked for says itself how much it takes.
+  // No more than the rate that is asked for; less where the path takes less.
   const rate =
     wanted.udp !== undefined && wanted.udp.bitsPerSecond > 0 ? wanted.udp.bitsPerSecond / 8 : undefined;
   const carry = async (seconds: number, signal: AbortSignal): Promise<TransferReport> => {
-    const speed = rate ?? bytesPerSecond;
-    const volumeBytes = Math.max(LEAST_VOLUME_BYTES, speed === undefined ? 0 : speed * seconds);
+    const speed = Math.min(rate ?? Number.POSITIVE_INFINITY, bytesPerSecond);
+    const volumeBytes = Math.max(LEAST_VOLUME_BYTES, speed * seconds);
     const report = await transfer({ ...wanted, from, to, volumeBytes, what, signal });
     // What was sent, which is more than what arrived where UDP is lost.
     bytesPerSecond = volumeBytes / report.seconds;
@@ -195,7 +195,6 @@ function transfers(
     direction: wanted.direction,
     at,
     async warmUp({ seconds, signal }) {
-      bytesPerSecond ??= FIRST_VOLUME_BYTES;
       // From a guess to a speed, and from that to the volume that takes the time.
       await carry(wanted.udp === undefined ? 1 : WARM_UP_SHARE, signal);
       await carry(seconds * WARM_UP_SHARE, signal);

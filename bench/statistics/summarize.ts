@@ -53,6 +53,8 @@ export function compareRounds(
   const changes = result.rounds.flatMap((value, round) => {
     const other = baseline.rounds[round];
     if (value === null || other === null || other === undefined) return [];
+    // Nothing is so many times as much as nothing.
+    if (quantity.compareBy === 'ratio' && !(other > 0)) return [];
     if (quantity.compareBy === 'difference') return [value - other];
     return other > 0 ? [value / other] : [];
   });

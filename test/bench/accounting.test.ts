@@ -150,6 +150,13 @@ describe('bench: time plan', () => {
     expect(secondsEach([plain(10), staggered], 5, 14 + 27 + 23)).to.be.closeTo(0.5, 1e-9);
     expect(secondsEach([staggered], 5, 100)).to.equal(LONGEST_S);
   });
+
+  it('a busy machine slows what is measured, and not what begins at fixed times', () => {
+    const staggered = { measurements: { length: 4 }, overheadSeconds: 0, staggerMs: 1000, fixedSeconds: 3 };
+    expect(durationSeconds([staggered], 5, 1, 3)).to.equal(23);
+    expect(durationSeconds([plain(10)], 5, 0.5, 3)).to.be.closeTo(3 * 41, 1e-9);
+    expect(secondsEach([plain(10), staggered], 5, 3 * (14 + 27) + 23, 3)).to.be.closeTo(0.5, 1e-9);
+  });
 });
 
 describe('bench: values for people', () => {

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { compareReports, printComparison } from '../../bench/report/compare.ts';
 import { sampleReport } from '../../bench/report/sample.ts';
-import { parseReport, ReportError } from '../../bench/report/schema.ts';
+import { type BenchReport, parseReport, ReportError } from '../../bench/report/schema.ts';
 import { printReport } from '../../bench/report/table.ts';
+import { summarize } from '../../bench/statistics/summarize.ts';
 import { NO_PAINT } from '../../overlay/cli/demo-progress.ts';
 import { type CommandResult, run } from '../../overlay/lab/command.ts';
 import { VTEPD } from '../../overlay/lab/lab-daemon.ts';
@@ -59,7 +60,46 @@ describe('bench: comparing two reports', () => {
     const printed = printComparison(compareReports(before, other, 5), 5);
     expect(printed)
       .to.match(/^Beware:/)
-      .and.to.match(/By chance alone, about \d+\.\d would look changed\.\n$/);
+      .and.to.match(
+        /By chance alone, on a machine that did the same in both runs, about \d+\.\d would look changed\.\n$/,
+      );
+  });
+
+  it('a machine that became slower as a whole is no regression of a path; a path that became slower yet is', () => {
+    const slowed = (shares: Readonly<Record<string, number>>): BenchReport => ({
+      ...before,
+      results: before.results.map((result) => {
+        const share = shares[result.contestant] ?? 0.8;
+        return summarize(
+          result,
+          result.rounds.map((value) => value && value * share),
+        );
+      }),
+    });
+    const tcpOf = (shares: Readonly<Record<string, number>>, contestant: string) =>
+      compareReports(before, slowed(shares), 5).changes.find(
+        (each) => each.contestant === contestant && each.quantity === 'tcp-1.throughput',
+      );
+    expect(tcpOf({}, 'underlay')).to.include({ verdict: 'worse', withBaseline: false, regression: true });
+    const vxlan = tcpOf({}, 'vxlan');
+    expect(vxlan).to.include({ verdict: 'worse', withBaseline: true, regression: false });
+    expect(vxlan?.statement).to.match(
+      /-20\.\d %.*; bare underlay became worse too, and against it no change/,
+    );
+    expect(tcpOf({ vxlan: 0.5 }, 'vxlan')).to.include({ withBaseline: false, regression: true });
+    expect(tcpOf({ underlay: 1 }, 'vxlan')).to.include({ withBaseline: false, regression: true });
+    const printed = printComparison(compareReports(before, slowed({}), 5), 5);
+    expect(printed).to.match(
+      /Worse, but no more than the baseline:\n {2}TCP, 1 stream, pod to pod, kernel vxlan/,
+    );
+  });
+
+  it('says when others kept the machine busy in one of the runs', () => {
+    const busy = { ...before, machine: { ...before.machine, backgroundPercent: 83 } };
+    expect(compareReports(before, busy, 5).warnings).to.have.length(1);
+    expect(compareReports(before, busy, 5).warnings[0]).to.match(
+      /^during the second, other programs kept 83 %/,
+    );
   });
 
   it('parts of a quantity are not compared: they add up to it', () => {
@@ -96,6 +136,9 @@ describe('bench: reports', () => {
     expect(text).to.match(/TCP, 1 stream, there \(Gbit\/s, more is better\)\n {2}bare underlay/);
     expect(text).to.include('no difference can be seen here');
     expect(text).to.include('fastd is not installed: apt-get install fastd');
+    for (const way of ['there', 'back']) {
+      expect(text).to.match(new RegExp(`UDP that arrived, ${way} .*\\n.*100 Mbit/s +500 Mbit/s`));
+    }
     expect(text).to.match(/UDP packets that arrived, by size .*\n.*64 +256 +512/);
     expect(text).to.match(/pod to pod, kernel vxlan +50 {2}captured 50/);
     expect(text).to.match(/user \d.*system \d.*softirq \d/);

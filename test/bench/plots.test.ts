@@ -67,7 +67,8 @@ describe('plots', () => {
       rounds,
       text: String(median),
     });
-    const svg = drawBars([row('one', 10, []), row('two', 5, [{ value: 9, outlier: true }])], WIDE_PX);
+    const svg = drawBars([row('one', 10, []), row('two', 5, [{ value: 9, outlier: true }])], 'MiB', WIDE_PX);
+    expect(svg).to.match(/>MiB</);
     const lengths = [
       ...svg.matchAll(/<path d="M[\d.]+ [\d.]+l([\d.]+) 0l0 [\d.]+l-[\d.]+ 0Z" fill="red"/g),
     ].map(([, length]) => Number(length));
@@ -81,8 +82,14 @@ describe('plots', () => {
   it('a line goes through its points, and the drawing is bare: no ids, classes, styles or scripts', () => {
     const line = { slot: 1, points: [0, 1, 2].map((x) => ({ x, y: x, low: x, high: x, outliers: [] })) };
     const xTicks = [0, 1, 2].map((each) => ({ value: each, text: `<place ${each}>` }));
-    const svg = drawLines({ lines: [line], xTicks, logarithmic: false }, WIDE_PX);
-    expect(svg).to.match(/^<svg [^>]*viewBox="0 0 760 320"/);
+    const svg = drawLines(
+      { lines: [line], xTicks, logarithmic: false, xName: 'UDP payload, bytes', yName: 'Gbit/s' },
+      WIDE_PX,
+    );
+    expect(svg)
+      .to.match(/>UDP payload, bytes</)
+      .and.to.match(/>Gbit\/s</);
+    expect(svg).to.match(/^<svg [^>]*viewBox="0 0 760 354"/);
     expect(svg).to.contain('&lt;place 1&gt;');
     expect(svg).to.not.match(/ (id|class)=|<style|<script|clip|ecmeta|width="760"/);
     const [, path = ''] =
