@@ -63,11 +63,26 @@ async function capturedFrame(path: DataPath, signal: AbortSignal): Promise<Uint8
     ];
     const what = `${path.contestant.id}: overhead`;
     await path.from.run(argv, what, { signal, timeoutMs: SEEN_DEADLINE_MS, tolerant: true });
-    await capture.untilCaptured(REQUESTS, signal).catch(() => {});
+    // With their answers.
+    await capture.untilCaptured(2 * REQUESTS, signal).catch(() => {});
     signal.throwIfAborted();
   } finally {
     frames = (await capture.stop()).map(({ bytes }) => bytes);
   }
-  // Keep-alives and the like are smaller.
-  return frames.find((frame) => frame.length >= INNER_BYTES + ETHERNET_HEADER_BYTES);
+  return commonestFrame(frames, INNER_BYTES + ETHERNET_HEADER_BYTES);
+}
+
+/**
+ * Of the frames of at least so many bytes, the first of the size that most have: requests and answers are alike.
+ * Keep-alives are smaller; probes of a path's MTU, as tinc sends them meanwhile, have any size.
+ */
+export function commonestFrame(frames: readonly Uint8Array[], leastBytes: number): Uint8Array | undefined {
+  const bySize = new Map<number, Uint8Array[]>();
+  for (const frame of frames) {
+    if (frame.length >= leastBytes) bySize.set(frame.length, [...(bySize.get(frame.length) ?? []), frame]);
+  }
+  return [...bySize.values()].reduce<readonly Uint8Array[]>(
+    (most, same) => (same.length > most.length ? same : most),
+    [],
+  )[0];
 }

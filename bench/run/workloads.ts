@@ -273,9 +273,10 @@ function latency(
         const served = new Set<string>();
         for (const { path, direction } of servers) {
           const end = direction === 'forward' ? path.to : path.from;
-          // Two paths may share an end.
-          if (served.has(end.id)) continue;
-          served.add(end.id);
+          // Two paths may share an end; tunnels of one namespace have an address each.
+          const place = `${end.id} ${end.address}`;
+          if (served.has(place)) continue;
+          served.add(place);
           open.push(
             await end.serve(sockperfServer(end.address, port), `${path.contestant.id}: ${id}`, signal),
           );

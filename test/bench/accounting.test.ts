@@ -5,6 +5,7 @@ import { busy, costPer, cpuBetween, cpuSum, parseCpuTimes, percentOf } from '../
 import { EngineError } from '../../bench/engine/end.ts';
 import { parseIperf3 } from '../../bench/engine/iperf3.ts';
 import { parseSockperfLog } from '../../bench/engine/sockperf.ts';
+import { commonestFrame } from '../../bench/paths/measure-overhead.ts';
 import { efficiency, layersOf, overheadBytes } from '../../bench/paths/overhead.ts';
 import { digits, formatChange, formatValue } from '../../bench/report/format.ts';
 import { printedProgress } from '../../bench/report/progress.ts';
@@ -68,6 +69,13 @@ describe('bench: bytes of headers', () => {
     expect(layers.filter(({ role }) => role === 'added').reduce((sum, { bytes }) => sum + bytes, 0)).to.equal(
       50,
     );
+  });
+
+  it('what was captured is the size that requests and answers have, whatever else passed', () => {
+    const sizes = [1110, 60, 1084, 1422, 1084, 60, 60, 60, 1084];
+    const frames = sizes.map((size) => new Uint8Array(size));
+    expect(commonestFrame(frames, 1038)).to.equal(frames[2]);
+    expect(commonestFrame(frames.slice(0, 2), 1200)).to.equal(undefined);
   });
 
   it('the share of a wire’s time that is payload', () => {

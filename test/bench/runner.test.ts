@@ -6,6 +6,7 @@ import type { Quantity, Result } from '../../bench/report/schema.ts';
 import type { Measurement, Workload } from '../../bench/run/measurement.ts';
 import { orderOf, type RunContext, runWorkload, stepsOf } from '../../bench/run/runner.ts';
 import { SeriesStore } from '../../bench/run/series-store.ts';
+import { workload } from '../../bench/run/workloads.ts';
 import { seeded } from '../../bench/statistics/random.ts';
 
 const QUANTITY: Quantity = {
@@ -187,6 +188,29 @@ describe('bench: rounds', () => {
     await runWorkload(workloadOf([{ id: 'a' }]), 0.1, context(5));
     expect(results('a')[0]?.rounds).to.deep.equal([1]);
     expect(problems).to.deep.equal(['work: 1 of 5 rounds, for the time was up: this machine is busy']);
+  });
+
+  it('ends of one namespace with an address each have a server each, and ends that are shared one', async () => {
+    const served: string[] = [];
+    const endOf = (id: string, address: string): NearEnd => ({
+      ...unused,
+      id,
+      address: address as NearEnd['address'],
+      serve: async () => {
+        served.push(address);
+        return { stop: async () => void served.splice(served.indexOf(address), 1) };
+      },
+    });
+    const [from, shared] = [endOf('one', '192.0.2.1'), endOf('two', '192.0.2.2')];
+    const paths = [
+      { ...pathOf('a'), from, to: shared },
+      { ...pathOf('b'), from, to: shared },
+      { ...pathOf('c'), from: endOf('one', '10.98.2.1'), to: endOf('two', '10.98.2.2') },
+    ];
+    const close = await workload('latency', paths, true).open?.(controller.signal);
+    expect(served).to.deep.equal(['192.0.2.2', '10.98.2.2', '192.0.2.1', '10.98.2.1']);
+    await close?.();
+    expect(served).to.deep.equal([]);
   });
 
   it('staggered ones begin without waiting for the one before, and all are waited for', async () => {
