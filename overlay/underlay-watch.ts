@@ -90,7 +90,10 @@ export class UnderlayWatch {
     let found: Underlay;
     try {
       const facts = read(this.#wishes);
-      const kept: { [F in Family]?: Address | undefined } = { ...remembered(), ...this.#underlay?.localAddress };
+      const kept: { [F in Family]?: Address | undefined } = {
+        ...remembered(),
+        ...this.#underlay?.localAddress,
+      };
       for (const family of this.#anew) delete kept[family];
       found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks, kept);
       if (reach) found = this.#keepReach(found) ?? withReach(found, facts.routes);

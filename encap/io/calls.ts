@@ -38,9 +38,6 @@ export const poll: (entries: number, count: number, timeoutMs: number) => number
   'int poll(uintptr_t, unsigned long, int)',
 );
 export const yieldProcessor: () => number = libc.func('int sched_yield()');
-export const connect: (fd: number, address: Uint8Array, lengthBytes: number) => number = libc.func(
-  'int connect(int, const uint8_t *, uint32_t)',
-);
 export const getsockopt: (
   fd: number,
   level: number,

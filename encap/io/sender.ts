@@ -1,5 +1,6 @@
 /** One queue's way out: frames are read from the device, and leave as VXLAN packets. */
 import { hrtime } from 'node:process';
+import { connect } from '../../overlay/kernel/libc.ts';
 import { flowHash } from '../wire/flow.ts';
 import { Layout } from '../wire/memory.ts';
 import { PeerTable } from '../wire/peer-table.ts';
@@ -7,7 +8,6 @@ import { MALFORMED, Segmenter, TOO_BIG } from '../wire/segment.ts';
 import { sendFragments, TOO_BIG_BYTES, writeTooBig } from '../wire/too-big.ts';
 import { VNET_HEADER_BYTES } from '../wire/vnet.ts';
 import {
-  connect,
   EACCES,
   EADDRNOTAVAIL,
   EAGAIN,

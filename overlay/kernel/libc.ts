@@ -21,6 +21,9 @@ export const socket: (domain: number, type: number, protocol: number) => number 
 export const bind: (fd: number, address: Buffer, length: number) => number = libc.func(
   'int bind(int, const uint8_t *, uint32_t)',
 );
+export const connect: (fd: number, address: Uint8Array, length: number) => number = libc.func(
+  'int connect(int, const uint8_t *, uint32_t)',
+);
 export const getsockname: (fd: number, address: Buffer, length: Buffer) => number = libc.func(
   'int getsockname(int, uint8_t *, uint8_t *)',
 );

@@ -2,10 +2,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Address, PerFamily } from '../../store/address.ts';
+import { connectLoopback } from '../kernel/loopback-connection.ts';
+import { askStatus, StatusUnavailableError } from '../ops/ask-status.ts';
 import type { StatusReport } from '../ops/status.ts';
-import { CommandError, type CommandOptions, type CommandResult } from './command.ts';
+import type { CommandOptions, CommandResult } from './command.ts';
 import { LabDaemon, VTEPD } from './lab-daemon.ts';
-import { addNamespace, runInside } from './namespace.ts';
+import { addNamespace, namespacePath, runInside } from './namespace.ts';
 import { CniError, type CniFolders, callPlugin, installedConfiguration, Pod } from './pod.ts';
 import { nodeAddress, nodeAddress6, type Underlay } from './underlay.ts';
 import { until } from './wait.ts';
@@ -24,6 +26,9 @@ export interface NodePlan {
 }
 
 const CONFIGURATION_DEADLINE_MS = 10_000;
+const STATUS_TIMEOUT_MS = 10_000;
+/** Where a daemon serves its status, unless told. */
+const HTTP = { host: '127.0.0.1', port: 9472 };
 
 export class LabNode {
   readonly number: number;
@@ -139,11 +144,13 @@ export class LabNode {
     return runInside(this.namespace, command, options);
   }
 
-  /** What the daemon says of itself, ready or not. @throws CommandError when none answers */
+  /**
+   * What the daemon says of itself, ready or not: as `vtepd status --json` has it, without a process for each look.
+   * @throws StatusUnavailableError
+   */
   async status(): Promise<StatusReport> {
-    const result = await this.vtepd(['status', '--json'], { tolerant: true });
-    if (result.stdout === '') throw new CommandError(`${this.name}: ${result.stderr.trim()}`, result);
-    return JSON.parse(result.stdout) as StatusReport;
+    const connect = () => connectLoopback(namespacePath(this.namespace), HTTP.port);
+    return (await askStatus(HTTP, AbortSignal.timeout(STATUS_TIMEOUT_MS), connect)).report;
   }
 
   /**
@@ -171,5 +178,5 @@ const dataPathArguments = (path: LabNode['datapath']): string[] =>
   path === 'kernel' ? [] : ['--datapath', path];
 
 function notYet(error: unknown): undefined {
-  if (!(error instanceof CommandError)) throw error;
+  if (!(error instanceof StatusUnavailableError)) throw error;
 }

@@ -1,5 +1,6 @@
 /** Asks a running daemon of this node for its status, over HTTP. */
 import { get, type IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { formatHttpAddress } from '../config/network-kinds.ts';
 import type { HttpAddress } from '../config/settings.ts';
 import { messageWithCauses } from './log.ts';
@@ -21,9 +22,16 @@ export interface StatusAnswer {
   readonly body: string;
 }
 
-/** @throws StatusUnavailableError; the signal's reason when aborted */
-export async function askStatus(address: HttpAddress, signal: AbortSignal): Promise<StatusAnswer> {
-  const body = await fetchText(reachable(address), '/api/v1/status', signal);
+/**
+ * @param connect opens the connection; a plain one unless told
+ * @throws StatusUnavailableError; the signal's reason when aborted
+ */
+export async function askStatus(
+  address: HttpAddress,
+  signal: AbortSignal,
+  connect?: () => Socket,
+): Promise<StatusAnswer> {
+  const body = await fetchText(reachable(address), '/api/v1/status', signal, connect);
   return { report: reportFrom(body, address), body };
 }
 
@@ -33,7 +41,12 @@ function reachable({ host, port }: HttpAddress): HttpAddress {
   return host === '::' ? { host: '::1', port } : { host, port };
 }
 
-function fetchText(address: HttpAddress, path: string, signal: AbortSignal): Promise<string> {
+function fetchText(
+  address: HttpAddress,
+  path: string,
+  signal: AbortSignal,
+  connect: (() => Socket) | undefined,
+): Promise<string> {
   const url = `http://${formatHttpAddress(address)}${path}`;
   return new Promise((resolve, reject) => {
     const fail = (error: unknown) => {
@@ -42,7 +55,9 @@ function fetchText(address: HttpAddress, path: string, signal: AbortSignal): Pro
       const message = `no vtepd answers at ${url} (${messageWithCauses(error)}): ${remedy}`;
       reject(new StatusUnavailableError(message, { cause: error }));
     };
-    const request = get(url, { signal, agent: false }, (response) => {
+    // Node opens the connection as it is told only where there is no agent.
+    const connection = connect === undefined ? { agent: false } : { createConnection: connect };
+    const request = get(url, { signal, ...connection }, (response) => {
       collect(response).then((text) => {
         if (response.statusCode === 200) return resolve(text);
         const answer = `HTTP ${response.statusCode}: ${text.slice(0, MAX_QUOTED).trim()}`;

@@ -108,7 +108,7 @@ describeCluster('pods of two nodes', [...EVERY_KIND, ...EVERY_USERSPACE], PLAN, 
     for (const pod of pods()) await pod.check();
   });
 
-  it('status --json says what the issue promises', async () => {
+  it('status says what the issue promises', async () => {
     const [first, second] = [await cluster.node(1).status(), await cluster.node(2).status()];
     expect(first).to.include({ node: 'node-1', ready: true });
     expect(first.version).to.match(/^\d+\.\d+\.\d+/);
