@@ -4,6 +4,7 @@
  */
 import { addAddress, listAddresses } from '../overlay/kernel/address.ts';
 import { addVeth, deleteLink, findLink, type Link, setHairpin, setLink } from '../overlay/kernel/link.ts';
+import { readLinkState } from '../overlay/kernel/link-state.ts';
 import { type NetlinkRequest, NLM_F_CREATE, NLM_F_EXCL } from '../overlay/kernel/netlink-message.ts';
 import { NetlinkError, type NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import { listRoutes, setRoute } from '../overlay/kernel/route.ts';
@@ -70,6 +71,22 @@ export function configurePodLink(pod: NetlinkSocket, attachment: Attachment): At
     had.add(index - before.length);
   }
   return attachment.routes.filter((_, i) => !had.has(i));
+}
+
+/**
+ * What of the way between pod and bridge does not carry packets yet, in words. In this order, for on newer kernels
+ * each look brings on what the next one sees.
+ */
+export function idlePart(
+  node: NetlinkSocket,
+  pod: NetlinkSocket,
+  { ifname, hostInterface, bridge }: Attachment,
+): string | undefined {
+  if (readLinkState(pod, ifname)?.running !== true) return `${ifname} in the pod has no carrier`;
+  const host = readLinkState(node, hostInterface);
+  if (host?.running !== true) return `${hostInterface} has no carrier`;
+  if (!host.forwarding) return `${hostInterface} is a port of ${bridge} that does not forward`;
+  return readLinkState(node, bridge)?.running === true ? undefined : `${bridge} has no carrier`;
 }
 
 /** Removes the pod's end where the node's end could not be found; not on the event loop. */

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import type { PodNetwork } from '../overlay/desired/pods.ts';
 import { NetlinkSocket } from '../overlay/kernel/netlink-socket.ts';
 import type { Log } from '../overlay/ops/log.ts';
+import { delay, type Sleep } from '../store/backoff.ts';
 import { attachmentText, hostInterfaceName } from './attachment.ts';
 import { CNI_CODES, CniError, formatError } from './cni-error.ts';
 import { Connection } from './connection.ts';
@@ -59,9 +60,14 @@ export interface CniServerOptions {
   readonly openNetlink?: (() => NetlinkSocket) | undefined;
   /** Milliseconds of a monotonic clock. */
   readonly now?: (() => number) | undefined;
+  readonly sleep?: Sleep | undefined;
+  /** How long an ADD waits for the pod's interface to carry packets; 5,000 unless told. */
+  readonly carrierDeadlineMs?: number | undefined;
   readonly checkpoint?: ((step: Checkpoint) => void) | undefined;
 }
 
+/** Milliseconds are usual; linkwatch puts what is not urgent off by a second, and a machine may be busy. */
+const CARRIER_DEADLINE_MS = 5_000;
 /** How often the spool directory is looked at, and whether the socket is still there: 20 µs each time. */
 const UPKEEP_INTERVAL_MS = 1_000;
 
@@ -107,6 +113,9 @@ export class CniServer {
       log,
       netlink: openNetlink(),
       reaper: new LinkReaper(openNetlink),
+      now: this.#now,
+      sleep: options.sleep ?? delay,
+      carrierDeadlineMs: options.carrierDeadlineMs ?? CARRIER_DEADLINE_MS,
       checkpoint: options.checkpoint ?? (() => {}),
     };
     this.#spool = new Spool({

@@ -6,7 +6,8 @@
  * 2. the veth created, its far end in the pod with its final name and MAC, its near end a port of the bridge;
  * 3. IPv6 switched on for it where it is off in the pod, the far end addressed, raised and routed;
  * 4. the overlay told, so that the pod filter knows the pod before its first packet;
- * 5. the answer delivered: only now does the runtime know of it, and only now is it `attached`.
+ * 5. waited for until the kernel passes packets between the pod and the bridge;
+ * 6. the answer delivered: only now does the runtime know of it, and only now is it `attached`.
  */
 import type { PodNetworkFacts } from '../../overlay/desired/pods.ts';
 import { findLink } from '../../overlay/kernel/link.ts';
@@ -15,7 +16,7 @@ import { isIpv6Disabled } from '../../overlay/kernel/sysctl.ts';
 import { type Address, addressFromValue, FAMILIES, familyOf, subnetOf } from '../../store/address.ts';
 import { type Attachment, attachmentText, hostInterfaceName, macOfAddress } from '../attachment.ts';
 import { CNI_CODES, CniError } from '../cni-error.ts';
-import { configurePodLink, createPodLink } from '../pod-interface.ts';
+import { configurePodLink, createPodLink, idlePart } from '../pod-interface.ts';
 import type { RegisteredAttachment } from '../registry.ts';
 import { type AttachmentRequest, keyOf } from '../request.ts';
 import { formatResult } from '../result.ts';
@@ -62,6 +63,7 @@ export async function add(
     registry.stands(attachment);
     // `stands` may have written once more.
     await unlessAborted(Promise.all([onDisk, registry.flushed(), network.settlePods()]), signal);
+    await untilCarries(context, attachment, pod, signal);
     context.checkpoint('add:settled');
     const host = findLink(netlink, attachment.hostInterface);
     const bridge = findLink(netlink, facts.bridge);
@@ -207,6 +209,33 @@ async function letIpv6In(
   log.debug('IPv6 was off in the pod and is switched on for its interface', {
     attachment: attachmentText(attachment),
   });
+}
+
+const FIRST_LOOK_AGAIN_MS = 1;
+const LAST_LOOK_AGAIN_MS = 20;
+
+/** The pod's first packet is not to be lost: see overlay/kernel/link-state.ts. */
+async function untilCarries(
+  context: VerbContext,
+  attachment: Attachment,
+  pod: PodHandles,
+  signal: AbortSignal,
+): Promise<void> {
+  const { netlink, now, sleep, carrierDeadlineMs } = context;
+  const startedMs = now();
+  let againMs = FIRST_LOOK_AGAIN_MS;
+  for (;;) {
+    const idle = idlePart(netlink, pod.netlink, attachment);
+    if (idle === undefined) return;
+    if (now() - startedMs > carrierDeadlineMs) {
+      throw new CniError(
+        CNI_CODES.tryAgainLater,
+        `${idle}, ${carrierDeadlineMs} ms after all was made: packets of the pod would be lost; look at "bridge -d link" and "ip -d link show ${attachment.bridge}"`,
+      );
+    }
+    await sleep(againMs, signal);
+    againMs = Math.min(2 * againMs, LAST_LOOK_AGAIN_MS);
+  }
 }
 
 /** The cluster's network, and everything, by the gateway. The first stays if another plugin takes the second. */

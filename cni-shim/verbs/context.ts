@@ -2,6 +2,7 @@
 import type { PodNetwork } from '../../overlay/desired/pods.ts';
 import type { NetlinkSocket } from '../../overlay/kernel/netlink-socket.ts';
 import type { Log } from '../../overlay/ops/log.ts';
+import type { Clock, Sleep } from '../../store/backoff.ts';
 import type { LinkReaper } from '../link-reaper.ts';
 import type { AttachmentRegistry } from '../registry.ts';
 
@@ -24,6 +25,10 @@ export interface VerbContext {
   readonly netlink: NetlinkSocket;
   readonly reaper: LinkReaper;
   readonly log: Log;
+  readonly now: Clock;
+  readonly sleep: Sleep;
+  /** How long an ADD waits for the pod's interface to carry packets. */
+  readonly carrierDeadlineMs: number;
   /** Called at each step; does nothing, except where a test wants it to. */
   readonly checkpoint: (step: Checkpoint) => void;
 }

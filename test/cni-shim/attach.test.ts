@@ -381,3 +381,48 @@ for (const each of EVERY_FAMILIES) {
     });
   });
 }
+
+describe('attaching pods to a bridge that does not carry packets yet', () => {
+  let node: TestNode;
+  const bridge = (how: string) => inside(node.namespace, 'ip', 'link', 'set', BRIDGE, how);
+
+  before(function () {
+    need(this, 'root', 'ip', 'make', 'gcc');
+  });
+  beforeEach(() => {
+    node = new TestNode('ipv4');
+  });
+  afterEach(() => node.remove());
+
+  it('answers when they pass, and the first one does', async () => {
+    await node.start();
+    const raised = new Promise((resolve) => {
+      node.network.settle = async () => {
+        bridge('down');
+        setTimeout(() => resolve(bridge('up')), 50);
+      };
+    });
+    const pod = node.addPod();
+    await node.add(pod);
+    const links: { ifname: string; operstate: string; linkinfo?: { info_slave_data?: { state: string } } }[] =
+      JSON.parse(inside(node.namespace, 'ip', '-d', '-j', 'link', 'show'));
+    const port = links.find(({ ifname }) => ifname.startsWith('vtp'));
+    expect(port).to.include({ operstate: 'UP' });
+    expect(port?.linkinfo?.info_slave_data?.state).to.equal('forwarding');
+    expect(links.find(({ ifname }) => ifname === BRIDGE)).to.include({ operstate: 'UP' });
+    inside(pod, 'ping', '-c', '1', '-W', '1', IN_FAMILY.ipv4.gateway);
+    await raised;
+  });
+
+  it('says what it is that does not, and leaves nothing', async () => {
+    await node.start(undefined, { carrierDeadlineMs: 30 });
+    node.network.settle = async () => {
+      bridge('down');
+    };
+    const refused = await node.call('ADD', { pod: node.addPod() });
+    expect(refused).to.include({ code: 11 });
+    expect(refused.stdout).to.match(/vtp\w+ is a port of vtep0 that does not forward, 30 ms after/);
+    expect(node.podLinks()).to.deep.equal([]);
+    expect(node.registry?.rows()).to.deep.equal([]);
+  });
+});

@@ -11,7 +11,12 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AttachmentRegistry } from '../../cni-shim/registry.ts';
-import { type CniServer, createCniServer, type VerbReport } from '../../cni-shim/server.ts';
+import {
+  type CniServer,
+  type CniServerOptions,
+  createCniServer,
+  type VerbReport,
+} from '../../cni-shim/server.ts';
 import type { Checkpoint } from '../../cni-shim/verbs/context.ts';
 import type { PodNetwork, PodNetworkFacts, PodPort, Readiness } from '../../overlay/desired/pods.ts';
 import { addAddress } from '../../overlay/kernel/address.ts';
@@ -181,7 +186,10 @@ export class TestNode {
 
   openNetlink = (): NetlinkSocket => inNamespace(`/run/netns/${this.namespace}`, () => NetlinkSocket.open());
 
-  async start(checkpoint?: (step: Checkpoint) => void): Promise<void> {
+  async start(
+    checkpoint?: (step: Checkpoint) => void,
+    { carrierDeadlineMs }: Pick<CniServerOptions, 'carrierDeadlineMs'> = {},
+  ): Promise<void> {
     const { stateDir, log, socketPath, network, openNetlink } = this;
     this.registry = await AttachmentRegistry.open({ stateDir, log, openNetlink });
     network.registry = this.registry;
@@ -191,6 +199,7 @@ export class TestNode {
       registry: this.registry,
       log,
       openNetlink,
+      carrierDeadlineMs,
       observer: { onVerb: (report) => this.reports.push(report) },
       ...(checkpoint === undefined ? {} : { checkpoint }),
     });
