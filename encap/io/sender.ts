@@ -153,8 +153,8 @@ export class Sender implements SendFailures {
       this.#peerLow = low;
       this.#peerHigh = high;
       this.#peer = this.#table.find(low, high, 0, 0);
-      // An entry that changes between the two is not sent to: the trains look at the generation again.
-      if (this.#peer >= 0) this.#generation = this.#table.generationOf(this.#peer);
+      // What becomes another peer's entry after this is not sent to: the trains look at the generation again.
+      this.#generation = this.#table.generation;
     }
     if (this.#peer < 0) {
       this.#counters.drop(NO_PEER_DROP);

@@ -5,8 +5,10 @@
  *
  * An entry is one cache line and carries a generation, odd while it is being written: a reader looks at it before and
  * after, and takes an entry that changed meanwhile for one that is not there. That happens only to the very peer that
- * is being changed. Entries never move; a table that gets too full, or too full of deleted entries, is written anew
- * into other memory by its owner, and handed to the readers.
+ * is being changed. Every word of an entry is read and written by Atomics, whose order is the same for all threads:
+ * between plain reads and the look at the generation after them, an ARM processor keeps none. Entries never move; a
+ * table that gets too full, or too full of deleted entries, is written anew into other memory by its owner, and
+ * handed to the readers.
  *
  *   word  0 generation   1 state   2-5 key   6 path MTU, 0 while unknown   7 when that was learned
  *         8-14 socket address   15 how many peers have this underlay address
@@ -37,6 +39,8 @@ const MIN_ENTRIES = 64;
 /** A table's memory with the ways to read it: what a worker makes of what it was handed. */
 export class PeerTable {
   readonly words: Int32Array;
+  /** The generation in which the last `find` found its entry: `copyAddress` wants it. */
+  generation = 0;
   readonly #mask: number;
   readonly #seed: number;
 
@@ -58,15 +62,16 @@ export class PeerTable {
     for (let probes = 0; probes <= this.#mask; probes++, slot = (slot + 1) & this.#mask) {
       const at = HEADER_WORDS + slot * ENTRY_WORDS;
       const generation = Atomics.load(words, at + GENERATION);
-      const state = words[at + STATE];
+      const state = Atomics.load(words, at + STATE);
       if (state === EMPTY && (generation & 1) === 0) return -1;
       if (
         state === USED &&
-        words[at + KEY] === k0 &&
-        words[at + KEY + 1] === k1 &&
-        words[at + KEY + 2] === k2 &&
-        words[at + KEY + 3] === k3
+        Atomics.load(words, at + KEY) === k0 &&
+        Atomics.load(words, at + KEY + 1) === k1 &&
+        Atomics.load(words, at + KEY + 2) === k2 &&
+        Atomics.load(words, at + KEY + 3) === k3
       ) {
+        this.generation = generation;
         return (generation & 1) === 0 && Atomics.load(words, at + GENERATION) === generation ? at : -1;
       }
     }
@@ -75,16 +80,14 @@ export class PeerTable {
 
   /**
    * Copies the entry's socket address to `to` of `target` (a word's index).
-   * @returns whether it is still the entry that `find` found by `generationOf`
+   * @param generation as it was when `find` found the entry
+   * @returns whether it is still that entry
    */
   copyAddress(entry: number, generation: number, target: Uint32Array, to: number): boolean {
+    const { words } = this;
     for (let i = 0; i < SOCKET_ADDRESS_WORDS; i++)
-      target[to + i] = this.words[entry + SOCKET_ADDRESS + i] ?? 0;
-    return Atomics.load(this.words, entry + GENERATION) === generation;
-  }
-
-  generationOf(entry: number): number {
-    return Atomics.load(this.words, entry + GENERATION);
+      target[to + i] = Atomics.load(words, entry + SOCKET_ADDRESS + i);
+    return Atomics.load(words, entry + GENERATION) === generation;
   }
 
   /** The largest IP packet the path takes, if it is known to be narrower than the underlay's interface; else 0. */
@@ -182,11 +185,12 @@ export class PeerTableWriter {
     if (state === EMPTY) this.#filled++;
     this.#write(this.#table.words, at, () => {
       const { words } = this.#table;
-      words[at + STATE] = USED;
-      for (let i = 0; i < KEY_WORDS; i++) words[at + KEY + i] = word(key, i);
-      for (let i = 0; i < SOCKET_ADDRESS_WORDS; i++) words[at + SOCKET_ADDRESS + i] = word(socketAddress, i);
-      words[at + PATH_MTU] = 0;
-      words[at + COUNT] = 1;
+      Atomics.store(words, at + STATE, USED);
+      for (let i = 0; i < KEY_WORDS; i++) Atomics.store(words, at + KEY + i, word(key, i));
+      for (let i = 0; i < SOCKET_ADDRESS_WORDS; i++)
+        Atomics.store(words, at + SOCKET_ADDRESS + i, word(socketAddress, i));
+      Atomics.store(words, at + PATH_MTU, 0);
+      Atomics.store(words, at + COUNT, 1);
     });
   }
 
@@ -201,7 +205,7 @@ export class PeerTableWriter {
     }
     this.#used--;
     this.#write(words, at, () => {
-      words[at + STATE] = DELETED;
+      Atomics.store(words, at + STATE, DELETED);
     });
     return true;
   }

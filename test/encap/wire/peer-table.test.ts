@@ -19,7 +19,7 @@ function read(table: PeerTable, [a = 0, b = 0, c = 0, d = 0]: Uint32Array): numb
   const entry = table.find(a, b, c, d);
   if (entry < 0) return undefined;
   const words = new Uint32Array(8);
-  expect(table.copyAddress(entry, table.generationOf(entry), words, 0)).to.equal(true);
+  expect(table.copyAddress(entry, table.generation, words, 0)).to.equal(true);
   return Array.from(words.subarray(0, 7));
 }
 
@@ -85,7 +85,7 @@ describe('encap/wire peer table', () => {
     writer.set(mine, address(1));
     const [low = 0, high = 0] = mine;
     const entry = writer.table.find(low, high, 0, 0);
-    const generation = writer.table.generationOf(entry);
+    const { generation } = writer.table;
     writer.set(mine, address(2));
     expect(writer.table.copyAddress(entry, generation, new Uint32Array(8), 0)).to.equal(false);
     // As the writer has it while it writes.
@@ -93,6 +93,25 @@ describe('encap/wire peer table', () => {
     expect(writer.table.find(low, high, 0, 0)).to.equal(-1);
     Atomics.add(writer.table.words, entry, 1);
     expect(writer.table.find(low, high, 0, 0)).to.equal(entry);
+  });
+
+  it('an entry that has become another peer’s is not taken for the one that was found', () => {
+    const writer = new PeerTableWriter(1, () => {});
+    const reader = new PeerTable(writer.memory);
+    const mine = Uint32Array.of(1, 0, 0, 0);
+    writer.set(mine, address(1));
+    const entry = reader.find(1, 0, 0, 0);
+    // The first key that takes the same place.
+    let other = 1;
+    do {
+      writer.delete(Uint32Array.of(other, 0, 0, 0));
+      other++;
+      writer.set(Uint32Array.of(other, 0, 0, 0), address(other));
+    } while (writer.table.find(other, 0, 0, 0) !== entry);
+    expect(reader.copyAddress(entry, reader.generation, new Uint32Array(8), 0)).to.equal(false);
+    expect(reader.find(1, 0, 0, 0)).to.equal(-1);
+    expect(reader.find(other, 0, 0, 0)).to.equal(entry);
+    expect(reader.copyAddress(entry, reader.generation, new Uint32Array(8), 0)).to.equal(true);
   });
 
   it('a path’s MTU is forgotten with the address it was learned of', () => {
