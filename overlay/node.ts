@@ -28,7 +28,8 @@ import type { NodeMemory } from './leases/node-memory.ts';
 import type { SnapshotCache } from './leases/snapshot-cache.ts';
 import { NetworkWatch } from './network-watch.ts';
 import type { Log } from './ops/log.ts';
-import type { LeaseOperation, Metrics } from './ops/metrics.ts';
+import type { Metrics } from './ops/metrics.ts';
+import type { LeaseOperation } from './ops/recorder.ts';
 import type { Reconciler } from './reconcile/reconciler.ts';
 import { UnderlayWatch } from './underlay-watch.ts';
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { compareReports, printComparison } from '../../bench/report/compare.ts';
 import { type BenchReport, parseReport, ReportError } from '../../bench/report/schema.ts';
 import { isOn, parseArguments, UsageError } from './arguments.ts';
-import { COMPARE_FLAGS } from './bench.ts';
+import { COMPARE_FLAGS } from './bench-flags.ts';
 import { type CommandIo, EXIT_FAILED, EXIT_OK } from './command.ts';
 
 const DEFAULT_THRESHOLD_PERCENT = 5;

@@ -17,7 +17,7 @@ import {
 } from '../../bench/run/names.ts';
 import { isInstalled } from '../lab/command.ts';
 import { type Arguments, isOn, parseArguments, refusePositionals, UsageError } from './arguments.ts';
-import { LEAST_ROUNDS, POD_FLAGS, RUN_FLAGS, TO_FLAGS } from './bench.ts';
+import { LEAST_ROUNDS, POD_FLAGS, RUN_FLAGS, TO_FLAGS } from './bench-flags.ts';
 import { type CommandIo, EXIT_FAILED, EXIT_OK } from './command.ts';
 import { ANSI_PAINT, NO_PAINT } from './demo-progress.ts';
 

@@ -3,7 +3,7 @@ import { serve } from '../../bench/remote/serve.ts';
 import { DEFAULT_PORT } from '../../bench/run/names.ts';
 import { type Address, tryAddress } from '../../store/address.ts';
 import { parseArguments, refusePositionals, UsageError } from './arguments.ts';
-import { POD_FLAGS, SERVE_FLAGS } from './bench.ts';
+import { POD_FLAGS, SERVE_FLAGS } from './bench-flags.ts';
 import type { CommandIo } from './command.ts';
 
 /** Until it is interrupted, which is its ordinary end. @throws UsageError; an Error when it cannot listen */

@@ -19,7 +19,7 @@ import { type LeaseAttributes, type NetworkConfig, sameAttributes } from '../../
 import type { HeldLease, LeaseStore, RememberedLease } from '../../store/lease-store.ts';
 import { fitsNetwork, type Random } from '../../store/subnet-choice.ts';
 import type { Log } from '../ops/log.ts';
-import type { LeaseOperation } from '../ops/metrics.ts';
+import type { LeaseOperation } from '../ops/recorder.ts';
 
 export interface LeaseTimes {
   readonly ttlMs: number;

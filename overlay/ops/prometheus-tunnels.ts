@@ -1,6 +1,6 @@
 /** The user-space tunnels' metrics. They are counted where the packets are; here each reading replaces the last. */
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { Recorder } from './metrics.ts';
+import type { Recorder } from './recorder.ts';
 
 const LABELS = ['family', 'direction'] as const;
 

@@ -4,9 +4,9 @@
  */
 import { readdirSync } from 'node:fs';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Recorder } from './metrics.ts';
 import { packageVersion } from './package.ts';
 import { tunnelMetrics } from './prometheus-tunnels.ts';
+import type { Recorder } from './recorder.ts';
 
 /** From 0.1 ms to 10 s: the aim is 5 ms, so the steps are fine around it. */
 const LEASE_TO_KERNEL_BUCKETS_S = [

@@ -19,7 +19,7 @@ import type { WantedOverlay } from '../desired/overlay.ts';
 import { fullSizeBytes } from '../desired/path-mtu.ts';
 import { type EchoSocket, type EchoSocketEvents, EchoUnavailableError } from '../kernel/echo-socket.ts';
 import type { Log } from '../ops/log.ts';
-import type { PathsReport } from '../ops/metrics.ts';
+import type { PathsReport } from '../ops/recorder.ts';
 import { isReduced, PathLog } from './path-log.ts';
 import { type ProbeCounts, type ProbedPath, Prober } from './prober.ts';
 

@@ -1,5 +1,5 @@
 /** What the next pass has to look at: gathered from whatever happened since the last one. */
-import type { PassTrigger } from '../ops/metrics.ts';
+import type { PassTrigger } from '../ops/recorder.ts';
 
 export interface Marks {
   devices: boolean;

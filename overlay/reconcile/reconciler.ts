@@ -34,7 +34,8 @@ import { listNexthops, type Nexthop } from '../kernel/route.ts';
 import { RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF } from '../kernel/rtnetlink.ts';
 import { changedSettings } from '../kernel/sysctl.ts';
 import type { Log } from '../ops/log.ts';
-import type { Metrics, PassTrigger } from '../ops/metrics.ts';
+import type { Metrics } from '../ops/metrics.ts';
+import type { PassTrigger } from '../ops/recorder.ts';
 import { applyEntries } from './apply-entries.ts';
 import {
   type DeviceIndexes,

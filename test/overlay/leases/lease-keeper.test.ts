@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { LeaseKeeper } from '../../../overlay/leases/lease-keeper.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
-import type { LeaseOperation } from '../../../overlay/ops/metrics.ts';
+import type { LeaseOperation } from '../../../overlay/ops/recorder.ts';
 import { parseAddress, parseMac, parseSubnet } from '../../../store/address.ts';
 import { LeaseLostError, NoFreeSubnetError, StoreUnavailableError } from '../../../store/errors.ts';
 import type { LeaseAttributes, NetworkConfig } from '../../../store/lease.ts';
