@@ -85,6 +85,7 @@ section:first-child h2{margin-top:1.6rem}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;padding:0;margin:1rem 0 0;font-size:.9rem}
 .flag{background:var(--flag);border-radius:8px;padding:.7rem 1rem;margin:1rem 0}
 .flag p,.flag ul{margin:.1rem 0}
+.flag ul{padding-left:1.1rem}
 figure{margin:1.6rem 0 0}
 figcaption p{margin:.1rem 0 .5rem}
 .plot svg{display:block;width:100%;height:auto;overflow:visible}
@@ -92,7 +93,7 @@ figcaption p{margin:.1rem 0 .5rem}
 .narrow{display:none}
 .figures{display:grid;grid-template-columns:1fr;gap:.4rem 40px}
 .figures .compact .plot{max-width:372px}
-.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.1rem;padding:0;margin:.2rem 0 .5rem}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.1rem;padding:0;margin:.2rem 0 .5rem;break-inside:avoid}
 .legend li{display:inline-flex;align-items:center;gap:.45rem}
 .legend svg{flex:none}
 .chip{width:14px;height:14px;border-radius:3px;display:inline-block;border:1px solid var(--muted)}
@@ -175,6 +176,8 @@ h2,h3,figcaption,.intro,.legend,summary{break-after:avoid}
 .numbers tbody th{min-width:0;white-space:nowrap}
 h2{margin-top:1.6rem}
 details::details-content{content-visibility:visible;height:auto;display:block}
+.unseen details::details-content{display:none}
+.hex{display:none}
 summary{color:var(--ink);font-weight:600;list-style:none}
 summary::-webkit-details-marker{display:none}
 .scroll{overflow:visible}

@@ -94,6 +94,9 @@ function leadOf({ machine, startedAt, plannedRounds, durationS, quick }: BenchRe
   return `${machine.cpu}, ${machine.cores} ${machine.cores === 1 ? 'core' : 'cores'}, Linux ${machine.kernel} · ${when} UTC · ${rounds}, ${Math.round(durationS)} s`;
 }
 
+/** More than these stand folded before the first number. */
+const MOST_LINES = 4;
+
 /** What a reader must know before any number. */
 function banner({ complete, problems, results }: BenchReport): Html | undefined {
   const lines = [
@@ -107,7 +110,14 @@ function banner({ complete, problems, results }: BenchReport): Html | undefined 
   ];
   if (lines.length === 0) return undefined;
   const [only] = lines;
-  return html`<div class="flag" role="note">${lines.length === 1 ? html`<p>${only}</p>` : html`<ul>${lines.map((line) => html`<li>${line}</li>`)}</ul>`}</div>`;
+  if (lines.length === 1) return html`<div class="flag" role="note"><p>${only}</p></div>`;
+  const list = (of: readonly string[]): Html => html`<ul>${of.map((line) => html`<li>${line}</li>`)}</ul>`;
+  const rest = lines.slice(MOST_LINES);
+  const folded =
+    rest.length > 0
+      ? html`<details><summary>${rest.length} more</summary>${list(rest)}</details>`
+      : undefined;
+  return html`<div class="flag" role="note">${list(lines.slice(0, MOST_LINES))}${folded}</div>`;
 }
 
 function summary(view: ReportView): Section[] {
