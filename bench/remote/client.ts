@@ -85,6 +85,21 @@ export class RemoteMachine {
     this.socket.destroy();
   }
 
+  /** @throws RemoteError when there is none */
+  private async nextLine(): Promise<string> {
+    let cause: unknown;
+    try {
+      const line = await this.lines.next();
+      if (line.done !== true) return line.value;
+    } catch (error) {
+      // A connection that is closed with a request unread is reset.
+      cause = error;
+    }
+    const message =
+      'the far end closed the connection: is this machine one of its --allow, and does it still run?';
+    throw new RemoteError(message, { cause });
+  }
+
   /** One request at a time. @throws RemoteError with what the far end said */
   private ask(request: Request): Promise<Answer> {
     const answer = this.turn.then(() => this.askNow(request));
@@ -96,13 +111,8 @@ export class RemoteMachine {
     this.socket.write(`${JSON.stringify(request)}\n`);
     const timer = setTimeout(() => this.socket.destroy(), ANSWER_DEADLINE_MS);
     try {
-      const line = await this.lines.next();
-      if (line.done === true) {
-        throw new RemoteError(
-          'the far end closed the connection: is this machine one of its --allow, and does it still run?',
-        );
-      }
-      const answer = answerSchema.safeParse(JSON.parse(line.value));
+      const line = await this.nextLine();
+      const answer = answerSchema.safeParse(JSON.parse(line));
       if (!answer.success)
         throw new RemoteError('the far end speaks another version: use the same vtepd there');
       if (answer.data.error !== undefined) throw new RemoteError(`the far end: ${answer.data.error}`);
