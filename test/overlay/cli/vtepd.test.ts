@@ -10,7 +10,7 @@ import { expect } from 'chai';
 import { NODE_FLAGS } from '../../../overlay/lab/lab-daemon.ts';
 import { serveHttp } from '../../../overlay/ops/http.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
-import { packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
+import { packageRoot, packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
 import type { StatusReport } from '../../../overlay/ops/status.ts';
 import { parseAddress, parseMac } from '../../../store/address.ts';
 import { openEmbeddedStore } from '../../../store/embedded/embedded-store.ts';
@@ -63,10 +63,13 @@ describe('cli: vtepd', () => {
     expect(first).to.equal(`#!/usr/bin/env -S node ${NODE_FLAGS.join(' ')}`);
   });
 
-  it('lists its commands, and no other', async () => {
+  it('lists its commands, and no other; the README does too', async () => {
     const { code, out } = await vtepd(['--help']);
     expect(code).to.equal(0);
     expect([...out.matchAll(/^ {2}(\S+) {2,}\S/gm)].map(([, name]) => name)).to.deep.equal(COMMANDS);
+    const readme = await readFile(join(packageRoot, 'README.md'), 'utf8');
+    const rows = [...readme.matchAll(/^\| `vtepd (\w+)` \|/gm)].map(([, name]) => name);
+    expect(rows).to.have.members(COMMANDS);
   });
 
   it('has help for each, on standard output, with exit code 0', async () => {
