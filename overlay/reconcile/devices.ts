@@ -133,12 +133,13 @@ async function settleBridge(
     );
   }
   if (link === undefined) {
-    netlink.request(addBridge(wanted), `create ${wanted.name}`);
+    // Born a byte short: only an MTU that is changed afterwards is a bridge's own, and not what its ports have.
+    netlink.request(addBridge({ ...wanted, mtuBytes: wanted.mtuBytes - 1 }), `create ${wanted.name}`);
     link = findLink(netlink, wanted.name);
     if (link === undefined) throw new DeviceConflictError(`${wanted.name} went away as soon as it was there`);
     changed('link', `${wanted.name} created`);
-    // Said once more: only an MTU that was set, not one it was born with, survives the next port.
     netlink.request(setLink(link.index, { mtuBytes: wanted.mtuBytes }), `set the MTU of ${wanted.name}`);
+    link = { ...link, mtuBytes: wanted.mtuBytes };
   }
   changeLink(netlink, link, linkDifferences(wanted, link), changed);
   if (!link.noLinkLocalLearn) {

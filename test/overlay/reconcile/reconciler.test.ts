@@ -124,6 +124,15 @@ describe('Reconciler', function () {
 
   const vxlanIndex = (): number => Number(ip('-o', 'link', 'show', 'vtep.9').split(':')[0]);
 
+  it('leaves nothing to put right when the last pod of a bridge goes: its MTU is its own', async () => {
+    await converge(true, []);
+    ip('link', 'add', 'vtport', 'mtu', '1450', 'type', 'veth', 'peer', 'name', 'vtpod');
+    ip('link', 'set', 'vtport', 'master', 'vtbr9');
+    ip('link', 'del', 'vtport');
+    // The kernel follows the ports of a bridge that was never told an MTU but at its birth.
+    expect(ip('-o', 'link', 'show', 'vtbr9')).to.include(' mtu 1450 ');
+  });
+
   it('programs thousands of peers whole, and takes them away again', async () => {
     const leases = Array.from({ length: 3000 }, (_, n) => leaseOf(n));
     const made = await converge(true, leases);
