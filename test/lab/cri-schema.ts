@@ -32,7 +32,7 @@ export const CRI = {
               methods: Object.fromEntries(
                 [
                   ...['RunPodSandbox', 'StopPodSandbox', 'RemovePodSandbox', 'PodSandboxStatus'],
-                  ...['CreateContainer', 'StartContainer', 'ContainerStatus'],
+                  ...['CreateContainer', 'StartContainer', 'StopContainer', 'ContainerStatus'],
                   ...['ExecSync', 'Status'],
                 ].map((name) => [name, { requestType: `${name}Request`, responseType: `${name}Response` }]),
               ),
@@ -120,6 +120,8 @@ export const CRI = {
             CreateContainerResponse: message({ container_id: [1, 'string'] }),
             StartContainerRequest: message({ container_id: [1, 'string'] }),
             StartContainerResponse: message(),
+            StopContainerRequest: message({ container_id: [1, 'string'], timeout: [2, 'int64'] }),
+            StopContainerResponse: message(),
             ContainerStatusRequest: message({ container_id: [1, 'string'] }),
             ContainerStatus: message({ id: [1, 'string'], state: [3, 'int32'], exit_code: [7, 'int32'] }),
             ContainerStatusResponse: message({ status: [1, 'ContainerStatus'] }),

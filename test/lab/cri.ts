@@ -2,7 +2,7 @@
  * containerd as a kubelet drives it, on a node of a lab: its CRI plugin, with the node's CNI folders, called over gRPC.
  * A pod of the host network is in the node's namespace, for that is where containerd runs.
  */
-import { copyFile, mkdir, open, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { type Client, credentials, loadPackageDefinition } from '@grpc/grpc-js';
 import { fromJSON } from '@grpc/proto-loader';
@@ -65,6 +65,8 @@ export interface PodPlan {
   }[];
   /** CRI's LinuxContainerSecurityContext; that of a plain pod unless told. */
   readonly securityContext?: object;
+  /** Unlimited unless told. */
+  readonly memoryLimitBytes?: number;
 }
 
 export interface CriPod {
@@ -171,7 +173,10 @@ export class CriRuntime {
         envs: Object.entries(env).map(([key, value]) => ({ key, value })),
         mounts: plan.mounts ?? [],
         log_path: 'main.log',
-        linux: { security_context: { ...plan.securityContext, namespace_options: namespaces } },
+        linux: {
+          resources: { memory_limit_in_bytes: plan.memoryLimitBytes ?? 0 },
+          security_context: { ...plan.securityContext, namespace_options: namespaces },
+        },
       },
     });
     await this.call('StartContainer', { container_id: container });
@@ -186,8 +191,13 @@ export class CriRuntime {
     };
   }
 
-  logOf(name: string): string {
-    return join(this.dir, 'logs', name, 'main.log');
+  /** What its container has written, line by line: the runtime puts time, stream and a letter before each. */
+  async logOf(name: string): Promise<string[]> {
+    const text = await readFile(join(this.dir, 'logs', name, 'main.log'), 'utf8');
+    return text
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.replace(/^\S+ std(out|err) [FP] /, ''));
   }
 
   /** Runs a command in a container. */
@@ -198,6 +208,15 @@ export class CriRuntime {
       timeout: 20,
     });
     return { status: result.exit_code, output: `${result.stdout}${result.stderr}` };
+  }
+
+  /** SIGTERM, and SIGKILL when it has not ended in this many seconds. @returns its exit code */
+  async stopContainer({ container }: CriPod, graceSeconds: number): Promise<number> {
+    await this.call('StopContainer', { container_id: container, timeout: graceSeconds });
+    const { status } = await this.call<{ status: { exit_code: number } }>('ContainerStatus', {
+      container_id: container,
+    });
+    return status.exit_code;
   }
 
   /** Stopped and removed: its containers, its network, its namespace. */

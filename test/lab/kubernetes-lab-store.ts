@@ -17,6 +17,8 @@ const PORT = 6443;
 export class KubernetesLabStore implements ForeignLabStore {
   readonly kind = 'kubernetes';
   readonly arguments: readonly string[];
+  /** As nodes reach it. */
+  readonly url: string;
   readonly cluster: KubernetesCluster;
   /** What a ConfigMap would hold. */
   readonly networkFile: string;
@@ -29,8 +31,9 @@ export class KubernetesLabStore implements ForeignLabStore {
     this.cluster = new KubernetesCluster(api);
     this.networkFile = join(dir, 'net-conf.json');
     const host = familyOf(at) === 'ipv6' ? `[${at}]` : at;
+    this.url = `http://${host}:${PORT}`;
     this.arguments = [
-      ...['--store', 'kubernetes', '--kube-api-url', `http://${host}:${PORT}`],
+      ...['--store', 'kubernetes', '--kube-api-url', this.url],
       ...['--net-config-path', this.networkFile],
     ];
   }
