@@ -10,7 +10,7 @@ import { expect } from 'chai';
 import { NODE_FLAGS } from '../../../overlay/lab/lab-daemon.ts';
 import { serveHttp } from '../../../overlay/ops/http.ts';
 import { silentLog } from '../../../overlay/ops/log.ts';
-import { packageRoot, packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
+import { packageRoot, packageVersion } from '../../../overlay/ops/package.ts';
 import type { StatusReport } from '../../../overlay/ops/status.ts';
 import { parseAddress, parseMac } from '../../../store/address.ts';
 import { openEmbeddedStore } from '../../../store/embedded/embedded-store.ts';
