@@ -29,6 +29,8 @@ export interface BenchWish {
   readonly quick: boolean;
   /** All of it should be over after this; seconds. */
   readonly budgetSeconds: number;
+  /** Of each measurement, at most. */
+  readonly longestSeconds: number;
   /** Of the order of measurements; a random one unless told. */
   readonly seed?: number | undefined;
 }
@@ -133,7 +135,8 @@ async function measureAll(
   // The sweep opens labs of its own, when the others are gone; until then its part of the time is kept for it.
   const later = withMtu ? placeholder(source.mtuPaths * MTU_SWEEP.length) : [];
   const schedule = new Schedule({
-    ...{ rounds: wish.rounds, budgetSeconds: wish.budgetSeconds, random, store: gathered.store },
+    ...{ rounds: wish.rounds, budgetSeconds: wish.budgetSeconds, longestSeconds: wish.longestSeconds },
+    ...{ random, store: gathered.store },
     ...{ progress, problem: (text) => gathered.problems.add(text), signal },
   });
   gathered.background = schedule.background;

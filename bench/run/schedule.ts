@@ -15,6 +15,8 @@ export interface SchedulePlan {
   readonly rounds: number;
   /** Until everything should be over, from the schedule's making on; seconds. */
   readonly budgetSeconds: number;
+  /** Of each measurement, at most. */
+  readonly longestSeconds: number;
   readonly random: () => number;
   readonly store: SeriesStore;
   readonly progress: Progress;
@@ -49,14 +51,14 @@ export class Schedule {
   }
 
   private async one(each: Workload, left: readonly Timed[]): Promise<void> {
-    const { rounds, progress, problem, random, store, signal } = this.plan;
+    const { rounds, longestSeconds, progress, problem, random, store, signal } = this.plan;
     const leftSeconds = this.plan.budgetSeconds - (performance.now() - this.beginMs) / 1000;
     const { slowness } = this;
     if (durationSeconds([each], 1, SHORTEST_S, slowness) > leftSeconds) {
       problem(`${each.title}: not measured, for the time was up: this machine is busy`);
       return;
     }
-    const seconds = secondsEach(left, rounds, leftSeconds, slowness);
+    const seconds = secondsEach(left, rounds, leftSeconds, slowness, longestSeconds);
     const planned = durationSeconds([each], rounds, seconds, slowness);
     const plannedLeft = durationSeconds(left, rounds, seconds, slowness);
     progress.phase(

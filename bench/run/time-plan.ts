@@ -1,8 +1,9 @@
 /** How long each measurement may take, so that all of them fit into the time there is. Pure. */
 import type { Workload } from './measurement.ts';
 
-/** Shorter ones would measure programs starting; longer ones add little. */
+/** Shorter ones would measure programs starting. */
 export const SHORTEST_S = 0.2;
+/** Unless told: longer ones add little. */
 export const LONGEST_S = 1;
 
 /** The warm-up's part of a measurement's seconds. */
@@ -32,17 +33,19 @@ const weight = ({ measurements, staggerMs }: Timed, rounds: number, slowness: nu
  * Seconds for each measurement of what is left.
  * @param leftSeconds until it should be over
  * @param slowness how many times as long as planned things take on this machine
+ * @param longestS more than this is not taken
  */
 export function secondsEach(
   left: readonly Timed[],
   rounds: number,
   leftSeconds: number,
   slowness = 1,
+  longestS = LONGEST_S,
 ): number {
   const fixed = left.reduce((sum, each) => sum + fixedSeconds(each, rounds, slowness), 0);
   const weights = left.reduce((sum, each) => sum + weight(each, rounds, slowness), 0);
-  if (weights === 0) return LONGEST_S;
-  return Math.min(LONGEST_S, Math.max(SHORTEST_S, (leftSeconds - fixed) / weights));
+  if (weights === 0) return longestS;
+  return Math.min(longestS, Math.max(SHORTEST_S, (leftSeconds - fixed) / weights));
 }
 
 /** How long all of it takes with so many seconds each. */

@@ -24,6 +24,12 @@ export const RUN_FLAGS: readonly Flag[] = [
     help: 'How often everything is measured. With fewer than five, little can be told from chance.',
     defaultText: `${LEAST_ROUNDS}`,
   },
+  {
+    name: 'seconds',
+    placeholder: 'S',
+    help: 'How long each measurement takes at most, round trips aside; shorter where the time is short.',
+    defaultText: '1',
+  },
   { name: 'seed', placeholder: 'N', help: 'Of the order of the measurements.', defaultText: 'a new one' },
   {
     name: 'json',

@@ -15,6 +15,7 @@ import {
   WORKLOAD_IDS,
   type WorkloadId,
 } from '../../bench/run/names.ts';
+import { LONGEST_S, SHORTEST_S } from '../../bench/run/time-plan.ts';
 import { isInstalled } from '../lab/command.ts';
 import { type Arguments, isOn, parseArguments, refusePositionals, UsageError } from './arguments.ts';
 import { LEAST_ROUNDS, POD_FLAGS, RUN_FLAGS, TO_FLAGS } from './bench-flags.ts';
@@ -25,6 +26,8 @@ import { ANSI_PAINT, NO_PAINT } from './demo-progress.ts';
 const BUDGET_S = 540;
 const QUICK_BUDGET_S = 48;
 const MOST_ROUNDS = 1000;
+/** iperf3's runs are given up after twenty. */
+const MOST_SECONDS = 10;
 
 /** The machine lacks something. The message says what, and how to get it. */
 class BenchUnavailableError extends Error {
@@ -100,12 +103,17 @@ function readWish(given: Arguments): BenchWish {
   const quick = isOn(given, 'quick');
   const workloads = readNames<WorkloadId>(given, 'measure', WORKLOAD_IDS);
   const rounds = readNumber(given, 'rounds', 1, MOST_ROUNDS) ?? LEAST_ROUNDS;
+  const longestSeconds = readSeconds(given);
   return {
     workloads: workloads ?? (quick ? QUICK_WORKLOAD_IDS : WORKLOAD_IDS),
     rounds,
     quick,
-    // More rounds than promised take more time than promised.
-    budgetSeconds: (quick ? QUICK_BUDGET_S : BUDGET_S) * Math.max(1, rounds / LEAST_ROUNDS),
+    // More rounds than promised, and longer ones, take more time than promised.
+    budgetSeconds:
+      (quick ? QUICK_BUDGET_S : BUDGET_S) *
+      Math.max(1, rounds / LEAST_ROUNDS) *
+      Math.max(1, longestSeconds / LONGEST_S),
+    longestSeconds,
     seed: readNumber(given, 'seed', 0, 2 ** 32 - 1),
   };
 }
@@ -132,6 +140,15 @@ function readNumber(given: Arguments, flag: string, least: number, most: number)
   const value = Number(text);
   if (/^\d+$/.test(text) && value >= least && value <= most) return value;
   throw new UsageError(`--${flag} takes a whole number from ${least} to ${most}`);
+}
+
+/** @throws UsageError */
+function readSeconds(given: Arguments): number {
+  const text = textOf(given, 'seconds');
+  if (text === undefined) return LONGEST_S;
+  const value = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && value >= SHORTEST_S && value <= MOST_SECONDS) return value;
+  throw new UsageError(`--seconds takes a number from ${SHORTEST_S} to ${MOST_SECONDS}`);
 }
 
 /** Found out before the minutes that it takes, not after. */

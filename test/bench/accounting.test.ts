@@ -149,6 +149,7 @@ describe('bench: time plan', () => {
     expect(secondsEach([plain(10)], 5, 14 + 27)).to.be.closeTo(0.5, 1e-9);
     expect(secondsEach([plain(10)], 5, 10_000)).to.equal(LONGEST_S);
     expect(secondsEach([plain(10)], 5, 1)).to.equal(SHORTEST_S);
+    expect(secondsEach([plain(10)], 5, 10_000, 1, 5)).to.equal(5);
     expect(durationSeconds([plain(10)], 5, 0.5)).to.be.closeTo(41, 1e-9);
   });
 

@@ -13,6 +13,9 @@ import { LocalEnd } from '../../bench/engine/end.ts';
 import { transfer } from '../../bench/engine/iperf3.ts';
 import { layersOf } from '../../bench/paths/overhead.ts';
 import { type BenchReport, parseReport } from '../../bench/report/schema.ts';
+import { UsageError } from '../../overlay/cli/arguments.ts';
+import { command } from '../../overlay/cli/bench.ts';
+import type { CommandIo } from '../../overlay/cli/command.ts';
 import { type Child, type CommandResult, run, start, stop } from '../../overlay/lab/command.ts';
 import { Lab } from '../../overlay/lab/lab.ts';
 import { VTEPD } from '../../overlay/lab/lab-daemon.ts';
@@ -48,12 +51,7 @@ describe('vtepd bench', function () {
     try {
       const args = [
         '--quick',
-        '--rounds',
-        '2',
-        '--paths',
-        'underlay,vxlan',
-        '--seed',
-        '7',
+        ...['--rounds', '2', '--seconds', '0.2', '--paths', 'underlay,vxlan', '--seed', '7'],
         '--measure',
         'tcp-1,connections',
       ];
@@ -103,10 +101,7 @@ describe('vtepd bench', function () {
     const file = join(tmpdir(), `vtepd-bench-${randomBytes(4).toString('hex')}.json`);
     try {
       const args = [
-        '--rounds',
-        '1',
-        '--paths',
-        'underlay,vxlan',
+        ...['--rounds', '1', '--seconds', '0.2', '--paths', 'underlay,vxlan'],
         '--measure',
         'tcp-1,latency',
         '--json',
@@ -143,11 +138,23 @@ describe('vtepd bench', function () {
     expect(unprivileged.stderr).to.match(/needs root: run it with sudo/);
   });
 
-  it('refuses what it does not understand with status 2, and a file that cannot be written at once', async () => {
+  it('refuses what it does not understand as usage, and a file that cannot be written at once', async () => {
+    const io: CommandIo = {
+      out: () => {},
+      err: () => {},
+      environment: {},
+      isTerminal: false,
+      signal: never,
+      hide: () => {},
+    };
+    const failure = async (args: readonly string[]): Promise<unknown> =>
+      command.run(args, io).catch((error: unknown) => error);
     for (const args of [
       ['--paths', 'underlay,vxlam'],
       ['--measure', 'everything'],
       ['--rounds', '0'],
+      ['--seconds', '0.1'],
+      ['--seconds', 'long'],
       ['--to', 'host', '--paths', 'vxlan'],
       ['--to', 'host:99999'],
       ['--cni-conf-dir', '/etc/cni/net.d'],
@@ -155,13 +162,14 @@ describe('vtepd bench', function () {
       ['serve', '--allow', 'somebody'],
       ['fast'],
     ]) {
-      const result = await bench(args);
-      expect(result.status, args.join(' ')).to.equal(2);
-      expect(result.stderr).to.match(/vtepd bench: /);
+      expect(await failure(args), args.join(' ')).to.be.instanceOf(UsageError);
     }
-    const unwritable = await bench(['--json', '/nonexistent/report.json']);
-    expect(unwritable).to.include({ status: 1 });
-    expect(unwritable.stderr).to.match(/report\.json cannot be written/);
+    expect(String(await failure(['--json', '/nonexistent/report.json']))).to.match(
+      /report\.json cannot be written/,
+    );
+    const ended = await bench(['--rounds', '0']);
+    expect(ended.status).to.equal(2);
+    expect(ended.stderr).to.match(/vtepd bench: --rounds takes/);
   });
 });
 
@@ -194,7 +202,7 @@ describe('vtepd bench between two machines', function () {
     const said = collect(server);
     try {
       await until(() => said().includes('waiting at'), { what: 'the server', deadlineMs: 20_000 });
-      const wish = ['--rounds', '1', '--measure', 'tcp-1,latency,connections', '--json'];
+      const wish = ['--rounds', '1', '--seconds', '0.2', '--measure', 'tcp-1,latency,connections', '--json'];
       const to = ['--to', lab.node(2).address, ...cniOf(1)];
       const result = await run(...at(1, [...to, ...wish]), { tolerant: true, timeoutMs: 80_000 });
       expect(result.status, result.stderr).to.equal(0);

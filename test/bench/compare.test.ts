@@ -8,6 +8,9 @@ import { sampleReport } from '../../bench/report/sample.ts';
 import { type BenchReport, parseReport, ReportError } from '../../bench/report/schema.ts';
 import { printReport } from '../../bench/report/table.ts';
 import { summarize } from '../../bench/statistics/summarize.ts';
+import { UsageError } from '../../overlay/cli/arguments.ts';
+import { compareFiles } from '../../overlay/cli/bench-compare.ts';
+import type { CommandIo } from '../../overlay/cli/command.ts';
 import { NO_PAINT } from '../../overlay/cli/demo-progress.ts';
 import { type CommandResult, run } from '../../overlay/lab/command.ts';
 import { VTEPD } from '../../overlay/lab/lab-daemon.ts';
@@ -171,7 +174,9 @@ describe('vtepd bench compare', () => {
     expect(JSON.parse(same.stdout)).to.include({ regressions: 0 });
   });
 
-  it('says what is wrong with its arguments: 2 for usage, 1 for files', async () => {
+  it('says what is wrong with its arguments and with files', async () => {
+    const failure = async (...args: readonly string[]): Promise<unknown> =>
+      compareFiles(args, io).catch((error: unknown) => error);
     for (const args of [
       [],
       [file('a.json')],
@@ -179,12 +184,25 @@ describe('vtepd bench compare', () => {
       ['a', 'b', '--threshold', 'x'],
       ['a', 'b', '--no'],
     ]) {
-      expect((await compare(...args)).status, args.join(' ')).to.equal(2);
+      expect(await failure(...args), args.join(' ')).to.be.instanceOf(UsageError);
     }
-    const missing = await compare(file('a.json'), file('gone.json'));
-    expect(missing).to.include({ status: 1 });
-    expect(missing.stderr).to.match(/gone\.json cannot be read/);
-    expect((await compare(file('a.json'), file('no.json'))).stderr).to.match(/no\.json is not a report/);
-    expect((await compare(file('a.json'), file('other.json'))).stderr).to.match(/nothing in common/);
+    for (const [name, message] of [
+      ['gone.json', /gone\.json cannot be read/],
+      ['no.json', /no\.json is not a report/],
+      ['other.json', /nothing in common/],
+    ] as const) {
+      const error = await failure(file('a.json'), file(name));
+      expect(error).to.be.instanceOf(ReportError);
+      expect(String(error)).to.match(message);
+    }
   });
 });
+
+const io: CommandIo = {
+  out: () => {},
+  err: () => {},
+  environment: {},
+  isTerminal: false,
+  signal: new AbortController().signal,
+  hide: () => {},
+};
