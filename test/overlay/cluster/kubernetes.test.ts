@@ -130,7 +130,11 @@ describeCluster('Nodes', [KUBERNETES_DUAL], { nodes: 3, idle: true }, (cluster) 
     await until(changed, { what: 'VNI 7 everywhere', deadlineMs: DEADLINE_MS });
     await cluster.settled();
     expect(annotations('node-1')[`${FLANNEL}backend-data`]).to.match(/"VNI":7/);
-    expect(await pingPod(cluster.pod(1), cluster.pod(2), { count: 2 })).to.include({ lost: 0 });
+    // Nodes change one after the other: that one is done does not mean that it has heard of all others.
+    await until(async () => (await pingPod(cluster.pod(1), cluster.pod(2), { count: 2 })).lost === 0, {
+      what: 'pods to reach each other by VNI 7',
+      deadlineMs: DEADLINE_MS,
+    });
 
     const { objects } = store.api;
     const before = objects.get('node-1');
