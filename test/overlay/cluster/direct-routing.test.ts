@@ -22,9 +22,11 @@ import {
   NODE_INTERFACE,
   nodeAddress,
   nodeAddress6,
+  nodePrefix,
 } from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { type Cluster, describeCluster, EMBEDDED_DUAL, ETCD_DUAL } from '../../lab/cluster.ts';
+import { FAMILIES } from '../../../store/address.ts';
+import { type Cluster, describeCluster, EMBEDDED_DUAL, ETCD_DUAL, streamDuring } from '../../lab/cluster.ts';
 import { farAddresses, putBehindRouter } from '../../lab/far-link.ts';
 import { kernelState, untilState } from '../../lab/kernel-state.ts';
 
@@ -34,10 +36,9 @@ const PLAN = { nodes: 3, idle: true, programs: ['tcpdump'] };
 const network = (backend: Readonly<Record<string, unknown>>) => (families: LabFamilies) =>
   labNetworkConfig(families, { Backend: backend });
 
-const STORES = [EMBEDDED_DUAL, ETCD_DUAL];
 const DIRECT = { ...PLAN, networkConfig: network({ Type: 'vxlan', DirectRouting: true }) };
 
-describeCluster('direct routing', STORES, DIRECT, (cluster) => {
+describeCluster('direct routing', [EMBEDDED_DUAL], DIRECT, (cluster) => {
   before(async () => {
     await putBehindRouter(cluster.lab, 3);
     await cluster.lab.startDaemons();
@@ -140,6 +141,41 @@ describeCluster('direct routing', STORES, DIRECT, (cluster) => {
     expect(lost).to.deep.equal([]);
     await untilState(first.namespace, before);
     await cluster.settled();
+  });
+
+  it('our own address moves off the link and back: the peers there move with it, and streams go on', async () => {
+    const { namespace } = cluster.node(1);
+    const before = await kernelState(namespace);
+    const [router4, router6] = [gatewayAddresses.ipv4, gatewayAddresses.ipv6];
+    const own = FAMILIES.map((family) => nodePrefix(1, family));
+    const elsewhere = ['203.0.113.1/32', '2001:db8:0:3::1/128'];
+    const onLink = (words: string, addresses: readonly string[]) =>
+      addresses.map((each) => `${words} ${each} dev ${NODE_INTERFACE}${nodad(words, each)}`);
+    await ipBatch(cluster.lab.underlay.namespace, [
+      `route add 203.0.113.1/32 dev under0`,
+      `route add 2001:db8:0:3::1/128 dev under0`,
+    ]);
+    // What comes is there before what goes; until the peers know of it they take nothing from the new address.
+    const stream = await streamDuring(cluster.pod(1), cluster.pod(2), async () => {
+      await ipBatch(namespace, [
+        ...onLink('route add', [`${router4}/32`, `${router6}/128`]),
+        ...onLink('addr add', elsewhere),
+        ...onLink('addr del', own),
+        ...[router4, router6].map((router) => `route replace default via ${router}`),
+      ]);
+      await untilRoute(cluster, 1, 2, 'tunnel');
+      await untilRoute(cluster, 2, 1, 'tunnel');
+      await ipBatch(namespace, [
+        ...onLink('addr add', own),
+        ...onLink('addr del', elsewhere),
+        ...[router4, router6].map((router) => `route replace default via ${router}`),
+        ...onLink('route del', [`${router4}/32`, `${router6}/128`]),
+      ]);
+      await untilRoute(cluster, 1, 2, 'direct');
+      await untilRoute(cluster, 2, 1, 'direct');
+    });
+    expect(stream.whole, JSON.stringify(stream)).to.equal(true);
+    await untilState(namespace, before);
   });
 
   it('a strict rp_filter of the underlay would drop a peer on the move, and is made loose', async () => {
@@ -348,6 +384,10 @@ async function untilGone(namespace: string): Promise<void> {
     (await run('ip', ['-n', namespace, 'nexthop', 'show', 'dev', NODE_INTERFACE])).stdout.trim() === '';
   await until(isGone, { what: 'the nexthops over the link to go', deadlineMs: DEADLINE_MS });
 }
+
+/** Nobody else has these addresses: they are used at once. */
+const nodad = (words: string, address: string): string =>
+  words === 'addr add' && address.includes(':') ? ' nodad' : '';
 
 /** Neighbour discovery is ICMPv6 too, and always plain. */
 const isEcho = (kind: string, header: object | undefined): boolean =>
