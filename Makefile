@@ -47,9 +47,11 @@ coverage: need-test build $(HELM) ## The tests, with a report in coverage/ of wh
 	@$(NODE) $(BIN)/c8 --exclude 'dist/test/**' --reporter text --reporter html $(NODE) $(MOCHA) $(FILES)
 
 .PHONY: bench
-bench: need-root need-test build ## The benchmarks, JSON into build/bench/ (BENCHES=cni for one, ARGS=--quick)
+bench: need-root need-test build ## The benchmarks, JSON into build/bench/, the last run's beside it (BENCHES=cni for one, ARGS=--quick)
 	@mkdir -p build/bench
-	@for each in $(BENCHES); do $(NODE) dist/bench/$$each.js $(ARGS) >build/bench/$$each.json || exit 1; done
+	@for each in $(BENCHES); do out=build/bench/$$each; \
+	  $(NODE) dist/bench/$$each.js $(ARGS) >$$out.new || exit 1; \
+	  if [ -f $$out.json ]; then mv $$out.json $$out-before.json; fi; mv $$out.new $$out.json; done
 
 .PHONY: build
 build: $(TREE) $(SHIM) ## TypeScript into dist/, the CNI plugin into build/

@@ -77,7 +77,7 @@ export async function runBench(bench: Bench): Promise<void> {
   const flags = flagsOf(bench);
   const argv = process.argv.slice(2);
   if (argv.includes('--help')) {
-    const forms = [`node dist/bench/${bench.name}.js [--rounds N] [--quick]`];
+    const forms = [`node dist/bench/${bench.name}.js [--rounds N] [--quick] [--html FILE] >FILE.json`];
     process.stdout.write(helpText({ forms, about: bench.about, flags }));
     return;
   }

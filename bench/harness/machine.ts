@@ -35,5 +35,8 @@ function systemName(): string {
   }
 }
 
+/** The same for every program of a running machine, in whatever namespace, and another at its next start. */
+export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+
 /** Monotonic milliseconds that every process of this machine reads alike (CLOCK_MONOTONIC). */
 export const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;

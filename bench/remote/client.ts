@@ -126,16 +126,21 @@ export class RemoteMachine {
   }
 }
 
+const NO_TIME: CpuTimes = { user: 0, system: 0, softirq: 0, idle: 0, steal: 0 };
+
 /** Its host, or its pod: an end that serves, and sends nothing by itself. */
 export class RemoteEnd implements FarEnd {
   readonly id: string;
   readonly address: Address;
   private readonly machine: RemoteMachine;
   private readonly place: Place;
+  private readonly isNear: boolean;
 
-  constructor(machine: RemoteMachine, place: Place, address: Address) {
+  /** @param isNear it is another namespace of this machine, whose processor time the near end tells */
+  constructor(machine: RemoteMachine, place: Place, address: Address, isNear: boolean) {
     this.machine = machine;
     this.place = place;
+    this.isNear = isNear;
     this.id = `far ${place}`;
     this.address = address;
   }
@@ -150,7 +155,7 @@ export class RemoteEnd implements FarEnd {
     }
   }
 
-  cpu(): Promise<CpuTimes> {
-    return this.machine.cpu();
+  async cpu(): Promise<CpuTimes> {
+    return this.isNear ? NO_TIME : this.machine.cpu();
   }
 }

@@ -41,6 +41,8 @@ export const answerSchema = z.strictObject({
       cores: number,
       cpu: z.string(),
       kernel: z.string(),
+      /** Of its kernel's start (random/boot_id): whether both ends are of one machine. */
+      bootId: z.string(),
       podAddress: z.string().optional(),
       noPod: z.string().optional(),
     })

@@ -2,6 +2,7 @@
 import type { Pod } from '../../overlay/lab/pod.ts';
 import { parseAddress } from '../../store/address.ts';
 import { LocalEnd } from '../engine/end.ts';
+import { bootId } from '../harness/machine.ts';
 import type { DataPath, OpenPaths, PathPlan } from '../paths/data-path.ts';
 import { offloadsOf } from '../paths/offloads.ts';
 import type { PathSource } from '../paths/path-source.ts';
@@ -36,7 +37,7 @@ const PODS = {
 export const remoteSource = (target: Target, folders: PodFolders): PathSource => ({
   title: `What does encapsulation cost, from here to ${target.host}?`,
   method: [
-    'Two machines. Processor time is that of both, summed. iperf3 sends the other way too (-R); round trips and connections are begun by this machine only.',
+    'Two machines, whose processor time is summed. iperf3 sends the other way too (-R); round trips and connections are begun by this machine only.',
   ],
   mtuPaths: 0,
   open: (plan) => openRemote(target, folders, plan),
@@ -51,8 +52,11 @@ async function openRemote({ host, port }: Target, folders: PodFolders, plan: Pat
   };
   try {
     const withPods = folders.confDir !== undefined;
-    const { podAddress, noPod, version, cpu, cores, kernel } = await machine.hello(withPods);
-    const far = `The far machine: ${cpu}, ${cores} cores, Linux ${kernel}, vtepd ${version}.`;
+    const { podAddress, noPod, version, cpu, cores, kernel, ...hello } = await machine.hello(withPods);
+    const isNear = hello.bootId === bootId();
+    const far = isNear
+      ? 'Both ends are of one machine, and share its processors.'
+      : `The far machine: ${cpu}, ${cores} cores, Linux ${kernel}, vtepd ${version}.`;
     const [local, remote] = [machine.localAddress, machine.remoteAddress].map((text) =>
       parseAddress(text.replace(/^::ffff:(?=\d+\.)/, '')),
     );
@@ -68,7 +72,7 @@ async function openRemote({ host, port }: Target, folders: PodFolders, plan: Pat
           ...(await facts(undefined, device)),
         },
         from: new LocalEnd(undefined, local, plan.log),
-        to: new RemoteEnd(machine, 'host', remote),
+        to: new RemoteEnd(machine, 'host', remote, isNear),
         programs: () => [],
         encapsulation: 'none',
       },
@@ -82,7 +86,7 @@ async function openRemote({ host, port }: Target, folders: PodFolders, plan: Pat
         paths.push({
           contestant: { id: 'pods', ...PODS, ...(await facts(pod.namespace, 'eth0')) },
           from: new LocalEnd(pod.namespace, pod.address, plan.log),
-          to: new RemoteEnd(machine, 'pod', parseAddress(podAddress)),
+          to: new RemoteEnd(machine, 'pod', parseAddress(podAddress), isNear),
           programs: () => [],
           encapsulation: 'none',
         });

@@ -15,6 +15,7 @@ import { readCpuTimes } from '../engine/cpu.ts';
 import { LocalEnd, type Server, type ServerProgram } from '../engine/end.ts';
 import { iperf3Server } from '../engine/iperf3.ts';
 import { sockperfServer } from '../engine/sockperf.ts';
+import { bootId } from '../harness/machine.ts';
 import { attachBenchPod, type PodFolders } from './bench-pod.ts';
 import { type Answer, IDLE_MS, MAX_LINE_BYTES, type Request, requestSchema } from './protocol.ts';
 
@@ -165,7 +166,12 @@ class Session {
       }
     }
     const cores = cpus();
-    const machine = { cores: cores.length, cpu: cores[0]?.model.trim() ?? 'unknown', kernel: release() };
+    const machine = {
+      cores: cores.length,
+      cpu: cores[0]?.model.trim() ?? 'unknown',
+      kernel: release(),
+      bootId: bootId(),
+    };
     return { hello: { version: packageVersion, ...machine, ...pod } };
   }
 
