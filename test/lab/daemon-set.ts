@@ -64,6 +64,8 @@ export async function daemonSetPod(name: string, node: LabNode, store: Kubernete
   await copyFile(store.networkFile, join(config, 'net-conf.json'));
   const cniData = join(node.dir, 'cni-data');
   await mkdir(cniData);
+  const lock = join(node.dir, 'xtables.lock');
+  await writeFile(lock, '');
   const hostPaths: Readonly<Record<string, string>> = {
     config,
     'cni-conf': node.cni.confDir,
@@ -71,6 +73,7 @@ export async function daemonSetPod(name: string, node: LabNode, store: Kubernete
     run: node.runDir,
     state: node.stateDir,
     'cni-data': cniData,
+    'xtables-lock': lock,
     sysctls: '/proc/sys/net',
     tun: '/dev/net',
   };
