@@ -3,7 +3,7 @@
  * route, a pod, a timer) only marks what may differ; the loop looks, compares and applies, and does so again
  * until nothing is marked.
  *
- *     leases --> PeerTable --.                                 .--> devices.ts    links, addresses, sysctls
+ *     leases --> PeerTable --.         PassLoop                .--> devices.ts    links, addresses, sysctls
  *     lease, underlay -------+--> marks --> pass, one at once --+--> Firewall      nftables
  *     kernel announcements --|      ^                          '--> peer entries  neighbour, FDB, nexthop, route
  *     resync timer ----------'      '-- what failed, after a backoff
@@ -46,8 +46,9 @@ import {
 } from './devices.ts';
 import type { FirewallPass } from './firewall-pass.ts';
 import { isRunning, LinkWatch } from './link-watch.ts';
-import { allMarks, type Marks, noMarks } from './marks.ts';
+import type { Marks } from './marks.ts';
 import type { ChangeListener } from './own-links.ts';
+import { PassLoop } from './pass-loop.ts';
 import { PeerEntries } from './peer-entries.ts';
 import { PortWatch } from './port-watch.ts';
 import { type Repair, RepairLog } from './repair-log.ts';
@@ -85,18 +86,15 @@ export class EntriesRefusedError extends Error {
   readonly code = 'VTEPD_ENTRIES_REFUSED';
 }
 
-const FIRST_RETRY_MS = 20;
-const LAST_RETRY_MS = 5000;
-
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #peers: PeerTable;
   readonly #repairs: RepairLog;
   readonly #ports: PortWatch;
   readonly #tools: DeviceTools;
+  readonly #loop: PassLoop;
   readonly #linkWatch = new LinkWatch();
   readonly #entries: Partial<Record<Family, PeerEntries>> = {};
-  #marks: Marks = noMarks();
   #wanted: WantedOverlay | undefined;
   #indexes: DeviceIndexes | undefined;
   /** How large packets to a peer may be on the underlay, where the data path would send larger ones. */
@@ -105,20 +103,7 @@ export class Reconciler {
   readonly #pathsTouched = new Set<Address>();
   /** When the lease events that are not in the kernel yet arrived; monotonic milliseconds. */
   #leaseEvents: number[] = [];
-  #waiting: { readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = [];
-  /** Something is marked, and no pass has taken it up. */
-  #due = false;
-  #running: Promise<void> | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #retryMs = FIRST_RETRY_MS;
-  #resync: NodeJS.Timeout;
-  #closed = false;
   #converged = false;
-  #passes = 0;
-  /** That of the pass under way; monotonic milliseconds. */
-  #passStartedAt: number | undefined;
-  #lastPassAt: number | undefined;
-  #failure: Error | undefined;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -127,16 +112,11 @@ export class Reconciler {
     this.#ports = new PortWatch(options.pods);
     const { netlink, tunnels } = options;
     this.#tools = { netlink, tunnels, peersOf: (family) => this.#peers.wanted(family).vteps };
-    this.#resync = this.#resyncEvery(options.resyncIntervalMs);
+    this.#loop = new PassLoop({ ...options, pass: (marks) => this.#makeSo(marks) });
   }
 
   setResyncInterval(intervalMs: number): void {
-    clearInterval(this.#resync);
-    if (!this.#closed) this.#resync = this.#resyncEvery(intervalMs);
-  }
-
-  #resyncEvery(intervalMs: number): NodeJS.Timeout {
-    return setInterval(() => this.lookAgain('periodic'), intervalMs);
+    this.#loop.setResyncInterval(intervalMs);
   }
 
   /**
@@ -149,21 +129,21 @@ export class Reconciler {
       for (const remote of mtus.keys()) this.#pathsTouched.add(remote);
     }
     this.#peers.judgeAll(context, leases);
-    this.#marks = { ...this.#marks, devices: true, firewall: true, wishes: true };
-    this.#schedule();
+    this.#loop.mark({ devices: true, firewall: true, wishes: true });
+    this.#loop.schedule();
   }
 
   /** @param arrivedAt when its event arrived; monotonic milliseconds */
   leaseChanged(lease: Lease, arrivedAt: number): void {
     this.#peers.put(lease);
     this.#leaseEvents.push(arrivedAt);
-    this.#schedule();
+    this.#loop.schedule();
   }
 
   leaseGone(key: string, arrivedAt: number): void {
     this.#peers.delete(key);
     this.#leaseEvents.push(arrivedAt);
-    this.#schedule();
+    this.#loop.schedule();
   }
 
   /**
@@ -174,13 +154,12 @@ export class Reconciler {
     if (mtuBytes === undefined) this.#pathMtus[family].delete(remote);
     else this.#pathMtus[family].set(remote, mtuBytes);
     this.#pathsTouched.add(remote);
-    this.#schedule();
+    this.#loop.schedule();
   }
 
   /** Looks at everything, trusting nothing that was seen before. */
   lookAgain(trigger: PassTrigger = 'event'): void {
-    this.#marks = { ...this.#marks, devices: true, entries: true, firewall: true, trigger };
-    this.#schedule();
+    this.#loop.lookAgain(trigger);
   }
 
   /** A routing announcement of the kernel. */
@@ -192,20 +171,20 @@ export class Reconciler {
     if (!isEcho)
       for (const entries of Object.values(this.#entries)) differs = entries.announced(message) || differs;
     if (this.#concernsDevices(message, this.#wanted)) {
-      this.#marks.devices = true;
+      this.#loop.mark({ devices: true });
       differs = true;
     }
     if (this.#concernsDirectRoutes(message, this.#wanted)) {
-      this.#marks.entries = true;
+      this.#loop.mark({ entries: true });
       differs = true;
     }
-    if (differs || this.#ports.isDoubtful) this.#schedule();
+    if (differs || this.#ports.isDoubtful) this.#loop.schedule();
   }
 
   /** nftables announced a change of a table of ours that we did not make. */
   firewallAnnounced(): void {
-    this.#marks.firewall = true;
-    this.#schedule();
+    this.#loop.mark({ firewall: true });
+    this.#loop.schedule();
   }
 
   /** Programs what PodSource says now, and resolves when the kernel holds it. */
@@ -216,17 +195,13 @@ export class Reconciler {
 
   /** Resolves after the next pass that succeeds, rejects when it fails. */
   settled(): Promise<void> {
-    if (this.#closed) return Promise.reject(new Error('the daemon is stopping'));
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ resolve, reject });
-      this.#schedule();
-    });
+    return this.#loop.settled();
   }
 
   /** Why pods would not work now, where something of the node itself is not as it should be. */
   get fault(): string | undefined {
-    if (this.#failure !== undefined && !(this.#failure instanceof EntriesRefusedError))
-      return this.#failure.message;
+    const { failure } = this.#loop;
+    if (failure !== undefined && !(failure instanceof EntriesRefusedError)) return failure.message;
     return this.#options.tunnels?.fault ?? (this.#converged ? undefined : 'the network is being programmed');
   }
 
@@ -246,7 +221,7 @@ export class Reconciler {
 
   /** How long the pass under way has been at it, in milliseconds; undefined between passes. */
   get passRunningMs(): number | undefined {
-    return this.#passStartedAt === undefined ? undefined : performance.now() - this.#passStartedAt;
+    return this.#loop.runningMs;
   }
 
   podFacts(): PodNetworkFacts | undefined {
@@ -274,21 +249,17 @@ export class Reconciler {
 
   get state(): ReconcileState {
     return {
-      passes: this.#passes,
+      passes: this.#loop.passes,
       repairs: this.#repairs.count,
       lastRepair: this.#repairs.last,
-      lastPassAt: this.#lastPassAt,
-      failing: this.#failure?.message,
+      lastPassAt: this.#loop.lastPassAt,
+      failing: this.#loop.failure?.message,
     };
   }
 
   /** Ends after the pass under way. What is programmed stays. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    clearInterval(this.#resync);
-    clearTimeout(this.#retry);
-    await this.#running;
-    this.#release(new Error('the daemon is stopping'));
+  close(): Promise<void> {
+    return this.#loop.close();
   }
 
   #entryObserver(): EntryObserver {
@@ -321,7 +292,7 @@ export class Reconciler {
         }
         // Going down took the entries along, without a word of most of them; a TAP whose queues are all closed is
         // without a carrier, which takes its nexthop objects and their routes.
-        if (ours && (!link.up || (link.isTap && !link.carrier))) this.#marks.entries = true;
+        if (ours && (!link.up || (link.isTap && !link.carrier))) this.#loop.mark({ entries: true });
         if (this.#ports.announced(link, this.#indexes?.bridge)) return false;
         return (
           (ours && !this.#isNamed(link.name, wanted)) ||
@@ -357,68 +328,21 @@ export class Reconciler {
     this.#options.firewall.setPods(this.#ports.read());
   }
 
-  #schedule(): void {
-    if (this.#due || this.#closed) return;
-    this.#due = true;
-    // While a pass runs, its end takes up what is due.
-    if (this.#running === undefined) setImmediate(() => this.#start());
-  }
-
-  #start(): void {
-    if (this.#running !== undefined || this.#closed || !this.#due) return;
-    this.#running = this.#run().finally(() => {
-      this.#running = undefined;
-      if (this.#due) setImmediate(() => this.#start());
-    });
-  }
-
-  /** One pass, and what follows from how it went. */
-  async #run(): Promise<void> {
-    this.#due = false;
-    clearTimeout(this.#retry);
-    const marks = this.#marks;
-    this.#marks = noMarks();
+  async #makeSo(marks: Marks): Promise<void> {
+    const { netlink, metrics } = this.#options;
     const events = this.#leaseEvents.splice(0);
-    const waiting = this.#waiting.splice(0);
-    const startedAt = performance.now();
-    this.#passStartedAt = startedAt;
-    let failure: Error | undefined;
     try {
-      if (this.#ports.hasBad(this.#options.netlink, this.#indexes?.bridge)) marks.devices = true;
+      if (this.#ports.hasBad(netlink, this.#indexes?.bridge)) marks.devices = true;
       if (this.#wanted !== undefined) await this.#pass(this.#wanted, marks);
     } catch (error) {
-      failure = error instanceof Error ? error : new Error(String(error));
-      this.#marks = { ...allMarks(this.#marks, marks), trigger: 'retry' };
+      this.#leaseEvents.unshift(...events);
+      throw error;
+    } finally {
+      this.#repairs.report();
     }
-    this.#passStartedAt = undefined;
-    const durationMs = performance.now() - startedAt;
-    this.#options.metrics.pass({ trigger: marks.trigger, durationMs, failed: failure !== undefined });
-    this.#passes++;
-    this.#repairs.report();
-    this.#conclude(failure, events);
-    for (const { resolve, reject } of waiting) failure === undefined ? resolve() : reject(failure);
-    this.#options.onPass();
-  }
-
-  #conclude(failure: Error | undefined, events: readonly number[]): void {
-    const { log, metrics } = this.#options;
-    if (failure === undefined) {
-      if (this.#failure !== undefined) log.info('the network is as it should be again');
-      this.#failure = undefined;
-      this.#retryMs = FIRST_RETRY_MS;
-      this.#lastPassAt = Date.now();
-      this.#converged ||= this.#wanted !== undefined && !this.#due;
-      const now = performance.now();
-      for (const arrivedAt of events) metrics.leaseToKernel(now - arrivedAt);
-      return;
-    }
-    if (this.#failure?.message !== failure.message) {
-      log.error('the network cannot be made as it should be; trying again', { error: failure });
-    }
-    this.#failure = failure;
-    this.#leaseEvents.unshift(...events);
-    this.#retry = setTimeout(() => this.#schedule(), this.#retryMs);
-    this.#retryMs = Math.min(2 * this.#retryMs, LAST_RETRY_MS);
+    this.#converged ||= this.#wanted !== undefined && !this.#loop.isDue;
+    const now = performance.now();
+    for (const arrivedAt of events) metrics.leaseToKernel(now - arrivedAt);
   }
 
   async #pass(wanted: WantedOverlay, marks: Marks): Promise<void> {
@@ -495,15 +419,11 @@ export class Reconciler {
     }
     if (deviceless === failures.length) {
       // A device went away under us, which is announced after its entries.
-      this.#marks.devices = true;
-      this.#schedule();
+      this.#loop.mark({ devices: true });
+      this.#loop.schedule();
       return;
     }
     const more = failures.length > 1 ? ` (and ${failures.length - 1} more like it)` : '';
     throw new EntriesRefusedError(`${first.message}${more}`, { cause: first });
-  }
-
-  #release(error: Error): void {
-    for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 }
