@@ -9,7 +9,7 @@
  *
  *     {"peers": [["02:00:00:00:00:02", "192.0.2.2"]]}      the whole table
  *     {"local": "192.0.2.9"}   {"underlayMtuBytes": 1400}   changes
- *     {"fail": {"queue": 0, "direction": "send"}}          a thread dies
+ *     {"failQueue": 0}                                     its thread dies
  *     {"stats": true}                                      TunnelStats
  *
  * SIGTERM, SIGINT and the end of standard input close the tunnel and remove the device; after `{"keep": true}`, they
@@ -30,7 +30,7 @@ export interface TunnelCommand {
   readonly peers?: readonly (readonly [mac: string, remote: string])[];
   readonly local?: string;
   readonly underlayMtuBytes?: number;
-  readonly fail?: { readonly queue: number; readonly direction: 'send' | 'receive' };
+  readonly failQueue?: number;
   readonly keep?: boolean;
   readonly stats?: true;
 }
@@ -51,7 +51,7 @@ function obey(tunnel: UserSpaceTunnel, command: TunnelCommand): unknown {
   }
   if (command.local !== undefined) tunnel.setLocal(parseAddress(command.local));
   if (command.underlayMtuBytes !== undefined) tunnel.setUnderlayMtu(command.underlayMtuBytes);
-  if (command.fail !== undefined) tunnel.failWorker(command.fail.queue, command.fail.direction);
+  if (command.failQueue !== undefined) tunnel.failWorker(command.failQueue);
   if (command.keep !== undefined) keep = command.keep;
   return { done: true };
 }

@@ -27,7 +27,7 @@ export interface TunnelOptions {
    * over is neither a stranger's nor for nobody.
    */
   readonly peers?: Iterable<readonly [mac: Mac, remote: Address]> | undefined;
-  /** Pairs of threads, one a direction. Unless told, by the machine's cores. */
+  /** Of the device, each with a thread. Unless told, by the machine's cores. */
   readonly queues?: number | undefined;
   /**
    * A file that names the process which holds the descriptors while no daemon runs. With it, a tunnel that is

@@ -97,7 +97,7 @@ export class Receiver implements FrameSink {
     this.#vni = start.vni << 8;
     this.#deviceIndex = start.deviceIndex;
     this.#socket = start.sockets.receiver;
-    this.#table = new PeerTable(start.table);
+    this.#table = new PeerTable(start.sources);
     this.#coalescer = new Coalescer(this.#map.memory, this, vnet, start.largeUdp);
     for (let i = 0; i < MESSAGES; i++) {
       const iovec = this.#iovecs + i * IOVEC_BYTES;

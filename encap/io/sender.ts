@@ -38,7 +38,7 @@ const FRAME_ROOM_BYTES = VNET_HEADER_BYTES + 18 + 65_535 + 7;
 const BATCH_FRAMES = 128;
 const BATCH_BYTES = 256 * 1024;
 
-/** How long a full socket may keep us from the device's queue. Longer, and packets are better dropped. */
+/** How long a full socket may keep us, once a step: longer, and packets are better dropped than others kept waiting. */
 const SOCKET_FULL_WAIT_MS = 2;
 /** A path that was found narrow is tried in full again so often: the kernel may know better by then. */
 const RETRY_PATH_S = 2;
@@ -77,6 +77,8 @@ export class Sender implements SendFailures {
   #peer = -1;
   #generation = 0;
 
+  #mayWait = true;
+
   #answersSecond = 0;
   #answers = 0;
 
@@ -94,7 +96,7 @@ export class Sender implements SendFailures {
     this.#isIpv4 = start.isIpv4;
     this.#overheadBytes = (start.isIpv4 ? 20 : 40) + 8 + 8;
     this.#sockets = start.sockets;
-    this.#table = new PeerTable(start.table);
+    this.#table = new PeerTable(start.destinations);
     this.#segmenter = new Segmenter(this.#map.memory, start.vni);
     this.#trains = new Trains({
       map: this.#map,
@@ -118,6 +120,7 @@ export class Sender implements SendFailures {
   /** Forwards what waits, as far as one batch goes. @returns frames read; -1: the device is gone */
   step(): number {
     this.#peerHigh = -1;
+    this.#mayWait = true;
     let frames = 0;
     let used = 0;
     while (frames < BATCH_FRAMES && used < BATCH_BYTES) {
@@ -192,7 +195,8 @@ export class Sender implements SendFailures {
   }
 
   mayRetry(errno: number, socket: number): boolean {
-    if (errno !== EAGAIN && errno !== ENOBUFS) return false;
+    if (!this.#mayWait || (errno !== EAGAIN && errno !== ENOBUFS)) return false;
+    this.#mayWait = false;
     const { view } = this.#map.memory;
     view.setInt32(this.#pollEntry, socket, true);
     view.setInt32(this.#pollEntry + 4, POLLOUT, true);

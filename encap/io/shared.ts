@@ -3,10 +3,9 @@
  * which a running one is steered, and the messages for what does not fit into a number.
  */
 
-/** One worker's job: one direction of one queue. */
+/** One worker's job: one queue, both ways. */
 export interface WorkerStart {
-  readonly direction: 'send' | 'receive';
-  /** Its place among the workers: in `steering`, and in the counters. */
+  /** Its place among the workers: in `steering`, and in the counters, where it has two, for sending and receiving. */
   readonly index: number;
   /** Descriptors: the main thread owns them, and closes them when no worker uses them any more. */
   readonly queue: number;
@@ -14,8 +13,9 @@ export interface WorkerStart {
   readonly sockets: WorkerSockets;
   readonly steering: SharedArrayBuffer;
   readonly counters: SharedArrayBuffer;
-  /** Of the direction's table: peers by MAC to send to, or underlay addresses to receive from. */
-  readonly table: SharedArrayBuffer;
+  /** Tables: peers by MAC to send to, and underlay addresses to receive from. */
+  readonly destinations: SharedArrayBuffer;
+  readonly sources: SharedArrayBuffer;
   readonly isIpv4: boolean;
   readonly vni: number;
   /** The device's interface number. */
@@ -33,7 +33,8 @@ export interface WorkerSockets {
 
 /** To a worker. It takes it up between two batches and answers with `took`. */
 export interface WorkerChange {
-  readonly table?: SharedArrayBuffer;
+  readonly destinations?: SharedArrayBuffer;
+  readonly sources?: SharedArrayBuffer;
   readonly sockets?: WorkerSockets;
   readonly number: number;
 }

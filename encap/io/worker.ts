@@ -1,6 +1,6 @@
 /**
- * A worker's thread: forwards batches while there are any, then waits. Its event loop never turns: what it is told
- * comes in shared memory and, when that says so, from the port, which it reads itself.
+ * A worker's thread: forwards batches of one queue, both ways in turns, while there are any, then waits. Its event loop
+ * never turns: what it is told comes in shared memory and, when that says so, from the port, which it reads itself.
  *
  * It waits in poll(2), for packets or for the main thread's word. Before that it looks again for a short while, giving
  * the processor to whoever wants it: an answer often comes within microseconds, and being woken takes longer.
@@ -24,25 +24,23 @@ const POLL_MS = 500;
 
 const start = workerData as WorkerStart;
 const steering = new Int32Array(start.steering);
-const counters = new Counters(
-  new Float64Array(start.counters, start.index * COUNTER_NUMBERS * 8, COUNTER_NUMBERS),
-);
-const path = start.direction === 'send' ? new Sender(start, counters) : new Receiver(start, counters);
+const counters = (block: number): Counters =>
+  new Counters(new Float64Array(start.counters, block * COUNTER_NUMBERS * 8, COUNTER_NUMBERS));
+const sender = new Sender(start, counters(2 * start.index));
+const receiver = new Receiver(start, counters(2 * start.index + 1));
 
 const map = new MappedMemory(64);
-/** Two struct pollfd, and the eventfd's number. */
-const [SOURCE, WAKE, NUMBER] = [0, 8, 16];
+/** Three struct pollfd, and the eventfd's number. */
+const [QUEUE, SOCKET, WAKE, NUMBER] = [0, 8, 16, 24];
 
 function report(message: WorkerReport): void {
   parentPort?.postMessage(message);
 }
 
-function watch(sockets: { readonly receiver: number }): void {
+function watch(entry: number, fd: number): void {
   const { view } = map.memory;
-  view.setInt32(SOURCE, start.direction === 'send' ? start.queue : sockets.receiver, true);
-  view.setInt32(SOURCE + 4, POLLIN, true);
-  view.setInt32(WAKE, start.wake, true);
-  view.setInt32(WAKE + 4, POLLIN, true);
+  view.setInt32(entry, fd, true);
+  view.setInt32(entry + 4, POLLIN, true);
 }
 
 let seenMessages = -1;
@@ -54,21 +52,24 @@ function listen(): void {
   for (;;) {
     const received = receiveMessageOnPort(parentPort) as { message: WorkerChange } | undefined;
     if (received === undefined) return;
-    const { table, sockets, number } = received.message;
-    path.use(table, sockets);
-    if (sockets !== undefined) watch(sockets);
+    const { destinations, sources, sockets, number } = received.message;
+    sender.use(destinations, sockets);
+    receiver.use(sources, sockets);
+    if (sockets !== undefined) watch(SOCKET, sockets.receiver);
     report({ kind: 'took', number });
   }
 }
 
 function wait(): void {
-  const ready = poll(map.address, 2, POLL_MS);
+  const ready = poll(map.address, 3, POLL_MS);
   // An eventfd is emptied by reading its number.
   if (ready > 0 && map.memory.view.getInt16(WAKE + 6, true) !== 0) read(start.wake, map.address + NUMBER, 8);
 }
 
 function run(): void {
-  watch(start.sockets);
+  watch(QUEUE, start.queue);
+  watch(SOCKET, start.sockets.receiver);
+  watch(WAKE, start.wake);
   let looks = 0;
   while (Atomics.load(steering, STOP) === 0) {
     if (Atomics.load(steering, MESSAGES) !== seenMessages) listen();
@@ -76,12 +77,14 @@ function run(): void {
       Atomics.store(steering, FAIL + start.index, 0);
       throw new Error('told to fail');
     }
-    const handled = path.step();
-    if (handled > 0) looks = 0;
-    else if (handled < 0) {
+    const received = receiver.step();
+    const sent = sender.step();
+    if (received < 0 || sent < 0) {
       report({ kind: 'gone' });
       return;
-    } else if (looks < LOOKS) {
+    }
+    if (received + sent > 0) looks = 0;
+    else if (looks < LOOKS) {
       looks++;
       yieldProcessor();
     } else {

@@ -62,7 +62,7 @@ export class Workers {
   }
 
   /** Hands a change to some threads. Those that are started from now on have it from `startOf`. */
-  change(change: Omit<WorkerChange, 'number'>, to: (index: number) => boolean, done = () => {}): void {
+  change(change: Omit<WorkerChange, 'number'>, to = (_index: number) => true, done = () => {}): void {
     const number = ++this.#changes;
     const missing = new Set<number>();
     for (const [index, thread] of this.#threads.entries()) {
@@ -150,7 +150,6 @@ export class Workers {
   #died(index: number, cause: unknown): void {
     const now = this.#parts.now();
     this.#deaths = [...this.#deaths.filter((at) => now - at < DEATHS_WITHIN_MS), now];
-    const { direction } = this.#parts.startOf(index);
     if (this.#deaths.length >= DEATHS) {
       this.#tellToStop();
       const why = cause instanceof Error ? cause.message : 'they end without saying why';
@@ -161,7 +160,6 @@ export class Workers {
     }
     this.#restarts++;
     this.#parts.log.warn('a thread of the data path died and is started again', {
-      reason: direction,
       count: this.#restarts,
       error: cause,
     });
