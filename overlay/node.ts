@@ -9,7 +9,7 @@
  *
  * With the store away at the start, the cached view and the remembered lease stand in for it.
  */
-import { type Address, FAMILIES, type Family, type Mac, sameSubnet } from '../store/address.ts';
+import { type Address, FAMILIES, type Family, type Mac } from '../store/address.ts';
 import type { Clock, Sleep } from '../store/backoff.ts';
 import { followLeases, type StoreHealth, type ViewDelta } from '../store/follow.ts';
 import { type Lease, type LeaseAttributes, type NetworkConfig, sameAttributes } from '../store/lease.ts';
@@ -17,12 +17,13 @@ import type { HeldLease, LeaseStore } from '../store/lease-store.ts';
 import type { LeaseView } from '../store/lease-view.ts';
 import { fitsNetwork, type Random } from '../store/subnet-choice.ts';
 import { deviceName, type Settings } from './config/settings.ts';
-import { formerNetworks, networksInUse } from './desired/former-networks.ts';
+import { formerNetworks } from './desired/former-networks.ts';
 import { routesDirectly } from './desired/on-link.ts';
 import { carriedFamilies, type FormerState, type OverlayIdentity, wantOverlay } from './desired/overlay.ts';
 import type { PodSource, Readiness } from './desired/pods.ts';
 import type { Underlay, UnderlayFacts, UnderlayWishes } from './desired/underlay.ts';
 import { type FormerLease, FormerLeases } from './leases/former-leases.ts';
+import { KnownNetworks } from './leases/known-networks.ts';
 import { LeaseKeeper } from './leases/lease-keeper.ts';
 import type { NodeMemory } from './leases/node-memory.ts';
 import type { SnapshotCache } from './leases/snapshot-cache.ts';
@@ -51,8 +52,6 @@ export interface NodeOptions {
 }
 
 const RELEASE_TIMEOUT_MS = 5000;
-/** How often it is looked whether somebody's leases still lie in a former network. */
-const FORMER_CHECK_MS = 2000;
 /** `udp` has become a vxlan before it gets here: see carriedNetwork(). */
 const BACKENDS: readonly string[] = ['vxlan', 'host-gw'];
 
@@ -60,6 +59,7 @@ export class OverlayNode {
   readonly #options: NodeOptions;
   readonly #keeper: LeaseKeeper;
   readonly #former: FormerLeases;
+  readonly #knownNetworks: KnownNetworks;
   readonly #networkWatch: NetworkWatch;
   readonly #underlayWatch: UnderlayWatch;
   #releaseOnExit: boolean;
@@ -70,7 +70,6 @@ export class OverlayNode {
   #lastContactAt: number | undefined;
   #lease: Lease | undefined;
   #keeping: Promise<void> | undefined;
-  #formerTimer: NodeJS.Timeout | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -94,6 +93,15 @@ export class OverlayNode {
       attributesFor: (families, written) => this.#formerAttributes(families, written),
       onChange: () => {
         memory.rememberFormerLeases(this.#former.stored);
+        this.#program();
+      },
+    });
+    this.#knownNetworks = new KnownNetworks({
+      memory,
+      log,
+      look: () => this.#certainLeases(),
+      onForgotten: () => {
+        this.#settleUnderlayNeeds();
         this.#program();
       },
     });
@@ -133,7 +141,7 @@ export class OverlayNode {
       await this.#former.ended();
     } finally {
       this.#underlayWatch.close();
-      clearTimeout(this.#formerTimer);
+      this.#knownNetworks.close();
       cache.flush();
     }
     if (!this.#releaseOnExit || this.#keeper.held === undefined) return;
@@ -282,8 +290,7 @@ export class OverlayNode {
    */
   #networkChanged(now: NetworkConfig, before: NetworkConfig | undefined): void {
     const { memory } = this.#options;
-    const earlier = memory.networks.filter((config) => !isSameSpace(config, now));
-    memory.rememberNetworks([...earlier, now]);
+    this.#knownNetworks.take(now);
     const lease = this.#lease ?? memory.lease;
     const former = before === undefined ? [...memory.formerLeases] : [];
     if (lease !== undefined && !fitsNetwork(now, lease.subnets)) former.push(lease);
@@ -426,40 +433,15 @@ export class OverlayNode {
       formerNetworks: former.networks,
     };
     reconciler.setOverlay(wanted, context, view.leases.values());
-    this.#forgetNetworksLater();
+    this.#knownNetworks.forgetLater();
   }
 
-  /**
-   * A network that no lease lies in any more is the cluster's no more; but not before the kernel has lost what
-   * was programmed for it, since it is known by that network.
-   */
-  #forgetNetworksLater(): void {
-    if (this.#options.memory.networks.length < 2) return;
-    this.#formerTimer ??= setTimeout(() => {
-      this.#formerTimer = undefined;
-      this.#forgetNetworks();
-    }, FORMER_CHECK_MS);
-  }
-
-  #forgetNetworks(): void {
-    const { memory, reconciler, log } = this.#options;
+  /** Of a cached view nothing is concluded, nor while the kernel is not as it should be. */
+  #certainLeases(): { readonly network: NetworkConfig; readonly leases: readonly Lease[] } | undefined {
     const [{ network }, view] = [this.#networkWatch, this.#view];
-    if (network === undefined || view === undefined) return;
-    const earlier = memory.networks.filter((config) => !isSameSpace(config, network));
-    const leases = [...view.leases.values(), ...this.#former.stored];
-    // Of a cached view nothing is concluded, and while the kernel is not as it should be nothing is forgotten.
-    const isCertain = view.source === 'store' && reconciler.fault === undefined;
-    const inUse = isCertain ? networksInUse(earlier, network, leases) : earlier;
-    if (inUse.length === earlier.length) {
-      this.#forgetNetworksLater();
-      return;
-    }
-    memory.rememberNetworks([...inUse, network]);
-    log.info('no lease lies in a former network any more; it is forgotten', {
-      count: earlier.length - inUse.length,
-    });
-    this.#settleUnderlayNeeds();
-    this.#program();
+    if (network === undefined || view?.source !== 'store') return undefined;
+    if (this.#options.reconciler.fault !== undefined) return undefined;
+    return { network, leases: [...view.leases.values(), ...this.#former.stored] };
   }
 
   #healthChanged(health: StoreHealth): void {
@@ -492,10 +474,3 @@ function unsupported({ backend: { type } }: NetworkConfig): string | undefined {
   if (BACKENDS.includes(type)) return undefined;
   return `Backend.Type "${type}" is not one that vtepd has: use "vxlan", "host-gw" or "udp"`;
 }
-
-/** Pods' addresses lie in the same networks, whatever else differs. */
-const isSameSpace = (a: NetworkConfig, b: NetworkConfig): boolean =>
-  FAMILIES.every((family) => {
-    const [x, y] = [a.networks[family]?.network, b.networks[family]?.network];
-    return x === undefined || y === undefined ? x === y : sameSubnet(x, y);
-  });
