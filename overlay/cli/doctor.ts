@@ -14,7 +14,7 @@ export const command: Command = {
   usage: helpText({
     forms: ['vtepd doctor [--json] [options]'],
     about: [
-      'Looks at the kernel, the daemon, the store, the underlay, the VXLAN port, MTUs, leases, routes, packet filters, peers and CNI, with the daemon running or not. It changes nothing. For each thing that is wrong it says why and what to do.',
+      'Looks at the kernel, the daemon, the store, the underlay, the VXLAN port, MTUs, leases, routes, packet filters, peers and CNI, with the daemon running or not, and asks a few peers for an echo through the tunnel. It changes nothing. For each thing that is wrong it says why and what to do.',
       'Give it the options that the daemon has, and run it as root, in the network namespace of the daemon. Exit code 0 when nothing is broken (warnings aside), 1 otherwise.',
     ],
     flags: [JSON_FLAG],

@@ -1,7 +1,7 @@
 /** The daemon itself, its peers, and what the container runtime finds of it. Pure. */
 import { PLUGIN_NAME } from '../../cni-shim/conflist.ts';
 import type { DoctorFacts } from './facts.ts';
-import { plural, several, statusOf } from './network.ts';
+import { found, plural, several, statusOf } from './network.ts';
 import { type Finding, failed, type Outcome, warning } from './report.ts';
 
 export function checkDaemon(facts: DoctorFacts): Outcome {
@@ -93,9 +93,28 @@ export function checkPeers(facts: DoctorFacts): Outcome {
       ),
     );
   }
+  const trials = found(facts.tunnel) ?? [];
+  const silent = trials.filter(({ answered }) => !answered);
+  if (silent.length > 0) {
+    const port = status.overlay?.port ?? 'of the tunnel';
+    const those = several(silent.map(({ peer }) => peer));
+    findings.push(
+      failed(
+        'tunnel-blocked',
+        `no answer comes through the tunnel from ${those}${silent.length < trials.length ? `, but from ${several(trials.flatMap(({ peer, answered }) => (answered ? [peer] : [])))} it does` : ''}: something drops UDP port ${port} there, on the way, or here`,
+        `open UDP port ${port} both ways: rules that drop it on both nodes (nft list ruleset, iptables-save), security groups between them; tcpdump -ni INTERFACE udp port ${port} on both shows how far it gets, and vtepd doctor there whether that node is well`,
+      ),
+    );
+  }
   const asked =
     probe === null ? 'not probed' : probe.running ? 'probed' : `not probed: ${probe.reason ?? ''}`;
-  return { seen: `${plural(peers.length, 'peer')}, all programmed, ${asked}`, findings };
+  const through =
+    facts.tunnel !== undefined && 'fault' in facts.tunnel
+      ? `; not asked through the tunnel: ${facts.tunnel.fault.message}`
+      : trials.length === 0
+        ? ''
+        : `; ${trials.length === peers.length ? 'all' : trials.length} answer through the tunnel`;
+  return { seen: `${plural(peers.length, 'peer')}, all programmed, ${asked}${through}`, findings };
 }
 
 export function checkCni(facts: DoctorFacts): Outcome {

@@ -53,8 +53,16 @@ export interface DoctorFacts {
   readonly sysctls: Readonly<Record<string, string | undefined>>;
   /** Undefined: no CNI configuration is asked for, and none is there. */
   readonly cni: Reading<InstalledCni> | undefined;
+  /** Peers that were asked through the tunnel; undefined: the daemon does not answer, so none is known. */
+  readonly tunnel?: Reading<readonly TunnelTrial[]> | undefined;
   /** Folders that the daemon writes to, and what is wrong with each. */
   readonly folders: readonly FolderFact[];
+}
+
+export interface TunnelTrial {
+  /** Its public address. */
+  readonly peer: string;
+  readonly answered: boolean;
 }
 
 export interface FolderFact {

@@ -30,6 +30,7 @@ import { messageWithCauses, silentLog } from '../ops/log.ts';
 import { packageRoot, packageVersion } from '../ops/package.ts';
 import type { DoctorFacts, Fault, FolderFact, HeldPort, Reading } from './facts.ts';
 import { found, knownNetwork } from './network.ts';
+import { tryTunnel } from './try-tunnel.ts';
 
 /** A store that answers does so in a fraction of it. */
 const STORE_DEADLINE_MS = 10_000;
@@ -47,6 +48,8 @@ export async function gather(settings: Settings, signal: AbortSignal): Promise<D
     reading(() => readStore(settings.store, signal), signal),
     readCni(settings, signal),
   ]);
+  const status = found(daemon);
+  const tunnel = status === undefined ? undefined : await reading(() => tryTunnel(status, signal), signal);
   using netlink = NetlinkSocket.open();
   const links = listLinks(netlink);
   const features = probeFeatures();
@@ -70,6 +73,7 @@ export async function gather(settings: Settings, signal: AbortSignal): Promise<D
     droppingChains: await reading(async () => readDroppingChains(), signal),
     legacyTables: readLegacyTables(),
     cni,
+    tunnel,
     folders: readFolders(settings),
   };
   const withoutPort: DoctorFacts = { ...base, portHolders: [], sysctls: {} };
@@ -114,11 +118,20 @@ const answers = (path: string): Promise<boolean> =>
 async function readStore(settings: StoreSettings, signal: AbortSignal): Promise<LeaseSnapshot> {
   if (settings.kind === 'embedded') {
     // To look into it must not make it, nor seed it.
-    accessSync(settings.path, constants.R_OK);
+    requireFolder(settings.path);
     const { netConfigPath: _, ...asItIs } = settings;
     return snapshotOf(asItIs, signal);
   }
   return snapshotOf(settings, signal);
+}
+
+function requireFolder(path: string): void {
+  try {
+    accessSync(path, constants.R_OK);
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw missing ? new Error(`${path} does not exist`) : error;
+  }
 }
 
 async function snapshotOf(settings: StoreSettings, signal: AbortSignal): Promise<LeaseSnapshot> {

@@ -89,6 +89,23 @@ describeCluster('vtepd doctor', [EMBEDDED], { nodes: 2 }, (cluster) => {
     });
   });
 
+  it('finds that something drops the tunnel’s packets, by a rule that no look at a policy shows', async () => {
+    const [node, other] = [cluster.node(1), cluster.node(2)];
+    await each(other, [
+      'nft add table inet other',
+      'nft add chain inet other in { type filter hook input priority 0 ; policy accept ; }',
+      'nft add rule inet other in udp dport 8472 drop',
+    ]);
+    try {
+      const { found, report } = await doctor(node);
+      expect(found).to.deep.equal(['peers: tunnel-blocked']);
+      expect(JSON.stringify(report.checks)).to.contain(`through the tunnel from ${other.address}`);
+    } finally {
+      await each(other, ['nft delete table inet other']);
+    }
+    expect((await doctor(node)).found).to.deep.equal([]);
+  });
+
   it('works with the daemon down, and tells who has its port and its VNI', async () => {
     const node = cluster.node(2);
     for (const pod of node.pods.splice(0)) await pod.detach();

@@ -423,6 +423,18 @@ const CASES: readonly Case[] = [
     names: ['1 peer of 2', '192.0.2.2', 'ping'],
   },
   {
+    expected: ['peers', 'tunnel-blocked', 'failed'],
+    facts: {
+      tunnel: {
+        found: [
+          { peer: '192.0.2.2', answered: false },
+          { peer: '192.0.2.3', answered: true },
+        ],
+      },
+    },
+    names: ['from 192.0.2.2, but from 192.0.2.3 it does', 'UDP port 8472', 'nft list ruleset'],
+  },
+  {
     expected: ['cni', 'cni-not-installed', 'failed'],
     facts: cni({ configurations: [] }),
     names: ['/etc/cni/net.d', 'vtepd cni install'],
