@@ -145,8 +145,8 @@ describe('store/kubernetes: faults', () => {
       expect(error).to.have.property('message').that.includes('no answer in time');
       lab.api.hang(false);
       lab.api.stall(true);
-      for (const call of [store.snapshot(never), store.claim(request(1), never)]) {
-        expect(await failure(call))
+      for (const call of [() => store.snapshot(never), () => store.claim(request(1), never)]) {
+        expect(await failure(call()))
           .to.have.property('message')
           .that.includes('no answer in time');
       }
