@@ -76,7 +76,7 @@ function underSystemd(cluster: Cluster, installation: () => Installation): void 
       installation: installation(),
       wants: [UNIT],
       // Shorter than on a node of one's own, so that the test is; all else is as it is shipped.
-      units: { [`${UNIT}.d/10-lab.conf`]: '[Service]\nTimeoutStartSec=8s\nWatchdogSec=8s\n' },
+      units: { [`${UNIT}.d/10-lab.conf`]: '[Service]\nTimeoutStartSec=6s\nWatchdogSec=6s\n' },
     });
   });
   after(async () => {
@@ -101,7 +101,7 @@ function underSystemd(cluster: Cluster, installation: () => Installation): void 
     await untilShown('StatusText', /^Not ready: the etcd store has no network configuration/);
     const startedAt = Number(await show('ExecMainStartTimestampMonotonic'));
     const pid = await show('MainPID');
-    const longAfter = (): boolean => Number(process.hrtime.bigint() / 1000n) > startedAt + 9_000_000;
+    const longAfter = (): boolean => Number(process.hrtime.bigint() / 1000n) > startedAt + 7_000_000;
     await until(longAfter, { what: 'more than the time limit of a start', deadlineMs: DEADLINE_MS });
     expect([await show('ActiveState'), await show('MainPID')]).to.deep.equal(['activating', pid]);
   });
