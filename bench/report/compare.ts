@@ -148,9 +148,11 @@ function changeOf(
       : undefined;
   const values = `${formatValue(before.median, quantity.unit)} -> ${formatValue(after.median, quantity.unit)}`;
   const said =
-    verdict === 'unseen'
-      ? `no change can be seen (${rangeOf(found)})`
-      : `${formatChange(median, judged)} (${rangeOf(found)})`;
+    interval.level < LEAST_LEVEL
+      ? `too few rounds to tell a change from chance (${rangeOf(found)})`
+      : verdict === 'unseen'
+        ? `no change can be seen (${rangeOf(found)})`
+        : `${formatChange(median, judged)} (${rangeOf(found)})`;
   const excuse =
     against === undefined
       ? ''
@@ -254,8 +256,12 @@ export function printComparison(comparison: Comparison, thresholdPercent: number
   );
   block('Cannot be compared', unmatched);
   const seen = changes.length - of('unseen').length;
+  const caution =
+    expectedByChance === 0
+      ? 'These are too few rounds to tell a change from chance: five in each report do.'
+      : `By chance alone, on a machine that did the same in both runs, about ${expectedByChance.toFixed(1)} would look changed.`;
   blocks.push(
-    `${changes.length} compared, ${seen} changed, ${regressions} worse by more than ${thresholdPercent} %. By chance alone, on a machine that did the same in both runs, about ${expectedByChance.toFixed(1)} would look changed.`,
+    `${changes.length} compared, ${seen} changed, ${regressions} worse by more than ${thresholdPercent} %. ${caution}`,
   );
   return `${blocks.join('\n\n')}\n`;
 }

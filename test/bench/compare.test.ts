@@ -97,6 +97,14 @@ describe('bench: comparing two reports', () => {
     );
   });
 
+  it('two rounds each can tell nothing, and that is said', () => {
+    const few = compareReports(sampleReport({ rounds: 2 }), sampleReport({ rounds: 2, slower: 3 }), 5);
+    expect(few).to.include({ regressions: 0, expectedByChance: 0 });
+    expect(printComparison(few, 5)).to.match(
+      /: too few rounds to tell a change from chance \(.*five in each report do\.\n$/s,
+    );
+  });
+
   it('says when others kept the machine busy in one of the runs', () => {
     const busy = { ...before, machine: { ...before.machine, backgroundPercent: 83 } };
     expect(compareReports(before, busy, 5).warnings).to.have.length(1);
