@@ -39,7 +39,7 @@ const DOCUMENTS = [
 const OTHERS: Readonly<Record<string, readonly string[]>> = {
   'kube-controller-manager': ['allocate-node-cidrs', 'cluster-cidr'],
   'ctr run': ['cni'],
-  podman: ['network', 'cap-drop', 'cap-add', 'read-only', 'device'],
+  podman: ['network', 'publish', 'cap-drop', 'cap-add', 'read-only', 'device'],
   Dockerfile: ['no-install-recommends'],
   COPY: ['from'],
   systemctl: ['now'],
