@@ -69,11 +69,11 @@ const wayTitle = (title: string, ways: readonly unknown[], way: Direction | unde
 function bars(view: ReportView, quantity: Quantity): Undecided {
   const results = view.results(quantity);
   const parts = view.parts(quantity);
-  const values = results.flatMap(({ rounds, median }) => [
-    median,
-    ...rounds.filter((value) => value !== null),
-  ]);
-  const { factor, unit } = scaleFor(values, quantity.unit);
+  // By the medians: one outlier is no reason to write them all with leading zeros.
+  const { factor, unit } = scaleFor(
+    results.map(({ median }) => median),
+    quantity.unit,
+  );
   const ways = directionsOf(view, quantity);
   const rows = results.map((result, place): BarRow => {
     const { contestant } = result;

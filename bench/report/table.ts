@@ -78,8 +78,9 @@ function plain(report: BenchReport, quantity: Quantity, results: readonly Result
   const parts = report.quantities.filter((each) => each.partOf?.quantity === quantity.id);
   return directionsOf(results).map((direction) => {
     const these = results.filter((result) => result.direction === direction);
+    // By the medians: one outlier is no reason to write them all with leading zeros.
     const scale = scaleFor(
-      these.map(({ max }) => max),
+      these.map(({ median }) => median),
       quantity.unit,
     );
     const cell = (value: number): string => digits(value * scale.factor);
