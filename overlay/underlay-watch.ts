@@ -2,7 +2,10 @@
  * Which interface and addresses of this node are the underlay, looked at anew whenever links, addresses or
  * routes change, when the operator wishes for another one, and when the network asks for other families.
  *
- * With one in use, an underlay that goes away is waited for: nothing better is known.
+ * With one in use, an underlay that goes away is waited for: nothing better is known. One that loses a family of
+ * several is waited for as well, but not for long: an interface that was down comes back without its IPv6 addresses,
+ * and duplicate address detection takes a second or two; peers would be told to forget this node's pods, and pods
+ * that are attached meanwhile would be without the family for all their life.
  */
 import { type Address, FAMILIES, type Family, type PerFamily, type Subnet } from '../store/address.ts';
 import {
@@ -31,10 +34,14 @@ export interface UnderlayWatchOptions {
   /** What peers were told before this start: kept while it can be. */
   readonly remembered: () => PerFamily<Address>;
   readonly onChange: (now: Underlay, before: Underlay | undefined) => void;
+  /** How long a family that the underlay has lost is waited for; 10,000 unless told. */
+  readonly patienceMs?: number | undefined;
 }
 
 /** Changes come in bursts (an address goes, another comes): looked at once they rest. */
 const SETTLE_MS = 10;
+/** Longer than a network manager takes to put addresses back, DAD included. */
+const PATIENCE_MS = 10_000;
 
 export class UnderlayWatch {
   readonly #options: UnderlayWatchOptions;
@@ -47,6 +54,11 @@ export class UnderlayWatch {
   /** As last said. */
   #lacking = '';
   #timer: NodeJS.Timeout | undefined;
+  /** Families that were lost and are waited for, while the timer runs. */
+  #awaited: readonly Family[] = [];
+  #patience: NodeJS.Timeout | undefined;
+  /** Those that did not come back in time. */
+  readonly #givenUp = new Set<Family>();
 
   constructor(options: UnderlayWatchOptions) {
     this.#options = options;
@@ -96,6 +108,7 @@ export class UnderlayWatch {
       };
       for (const family of this.#anew) delete kept[family];
       found = chooseUnderlay(this.#wishes, facts, families, overlayNetworks, kept);
+      found = this.#awaitFamilies(found, families);
       if (reach) found = this.#keepReach(found) ?? withReach(found, facts.routes);
     } catch (error) {
       if (!(error instanceof NoUnderlayError)) throw error;
@@ -131,6 +144,50 @@ export class UnderlayWatch {
     return before.reach === undefined ? undefined : { ...found, reach: before.reach };
   }
 
+  /** What the same interface has lost just now counts as there. */
+  #awaitFamilies(found: Underlay, families: readonly Family[]): Underlay {
+    const before = this.#underlay;
+    const has = (family: Family): boolean => found.localAddress[family] !== undefined;
+    for (const family of families.filter(has)) this.#givenUp.delete(family);
+    const awaited = families.filter(
+      (family) =>
+        !has(family) &&
+        before?.link.name === found.link.name &&
+        before.localAddress[family] !== undefined &&
+        !this.#anew.has(family) &&
+        !this.#givenUp.has(family),
+    );
+    this.#awaited = awaited;
+    // What is down carries nothing, and will have its addresses back when it is up.
+    if (awaited.length === 0 || !found.link.up) {
+      clearTimeout(this.#patience);
+      this.#patience = undefined;
+    } else this.#patience ??= this.#waitFor(awaited, found);
+    if (awaited.length === 0 || before === undefined) return found;
+    // In the order of families, for what is the same must look the same.
+    const both = (of: 'localAddress' | 'publicAddress'): PerFamily<Address> =>
+      Object.fromEntries(
+        families.flatMap((family) => {
+          const address = (awaited.includes(family) ? before : found)[of][family];
+          return address === undefined ? [] : [[family, address]];
+        }),
+      );
+    return { ...found, localAddress: both('localAddress'), publicAddress: both('publicAddress') };
+  }
+
+  #waitFor(families: readonly Family[], { link }: Underlay): NodeJS.Timeout {
+    const { log, patienceMs = PATIENCE_MS } = this.#options;
+    log.warn(`the underlay has no ${families.join()} address any more; it is waited for`, {
+      device: link.name,
+      durationMs: patienceMs,
+    });
+    return setTimeout(() => {
+      this.#patience = undefined;
+      for (const family of this.#awaited) this.#givenUp.add(family);
+      this.look();
+    }, patienceMs);
+  }
+
   #tellOfLacking({ link, localAddress }: Underlay, families: readonly Family[]): void {
     const lacking = families.filter((family) => localAddress[family] === undefined).join();
     if (lacking === this.#lacking) return;
@@ -146,6 +203,7 @@ export class UnderlayWatch {
 
   close(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#patience);
   }
 }
 

@@ -1,9 +1,10 @@
 /** The underlay in use: which of an interface's addresses is stayed with, and when not. */
 import { expect } from 'chai';
 import type { UnderlayFacts, UnderlayWishes } from '../../overlay/desired/underlay.ts';
+import { until } from '../../overlay/lab/wait.ts';
 import { silentLog } from '../../overlay/ops/log.ts';
 import { UnderlayWatch } from '../../overlay/underlay-watch.ts';
-import { type Address, parseAddress, parseSubnet } from '../../store/address.ts';
+import { type Address, familyOf, parseAddress, parseSubnet } from '../../store/address.ts';
 
 const NO_WISHES: UnderlayWishes = { names: [], patterns: [], publicAddress: {} };
 
@@ -20,6 +21,14 @@ const facts = (...addresses: readonly string[]): UnderlayFacts => ({
   })),
   defaultRoutes: [{ family: 'ipv4', linkIndex: 2 }],
   routes: [],
+});
+
+/** eth0 as above, with both families. */
+const dualFacts = (...addresses: readonly string[]): UnderlayFacts => ({
+  ...facts(),
+  addresses: addresses.flatMap((text) =>
+    facts(text).addresses.map((each) => ({ ...each, family: familyOf(each.address) })),
+  ),
 });
 
 function watchOf(read: () => UnderlayFacts, told?: string): UnderlayWatch {
@@ -63,5 +72,47 @@ describe('UnderlayWatch', () => {
     expect(publicOf(watch)).to.equal('192.0.2.99');
     watch.setWishes(NO_WISHES);
     expect(publicOf(watch)).to.equal('192.0.2.12');
+  });
+
+  it('waits for a family that the interface has lost; not for long, and not when another interface has come', async () => {
+    let now = dualFacts('192.0.2.12', '2001:db8::c');
+    const changes: string[] = [];
+    const watch = new UnderlayWatch({
+      wishes: { ...NO_WISHES, patterns: [/^eth/] },
+      read: () => now,
+      log: silentLog,
+      remembered: () => ({}),
+      onChange: ({ link, localAddress, publicAddress }) => {
+        expect(publicAddress).to.deep.equal(localAddress);
+        changes.push([link.name, ...Object.values(localAddress)].join(' '));
+      },
+      patienceMs: 50,
+    });
+    try {
+      watch.setNeeds({ families: ['ipv4', 'ipv6'], overlayNetworks: [], reach: false });
+      expect(changes.splice(0)).to.deep.equal(['eth0 192.0.2.12 2001:db8::c']);
+      // Down and up: it is there again in time, as it was.
+      for (const lost of ['192.0.2.12', '2001:db8::c']) {
+        now = dualFacts(lost);
+        watch.look();
+        now = dualFacts('192.0.2.12', '2001:db8::c');
+        watch.look();
+      }
+      expect(changes).to.deep.equal([]);
+      // It does not come, and then it does.
+      now = dualFacts('192.0.2.12');
+      watch.look();
+      expect(changes).to.deep.equal([]);
+      await until(() => changes.length > 0, { what: 'the family to be given up', deadlineMs: 10_000 });
+      now = dualFacts('192.0.2.12', '2001:db8::c');
+      watch.look();
+      expect(changes.splice(0)).to.deep.equal(['eth0 192.0.2.12', 'eth0 192.0.2.12 2001:db8::c']);
+      const other = dualFacts('192.0.2.12');
+      now = { ...other, links: other.links.map((link) => ({ ...link, name: 'eth1' })) };
+      watch.look();
+      expect(changes).to.deep.equal(['eth1 192.0.2.12']);
+    } finally {
+      watch.close();
+    }
   });
 });
