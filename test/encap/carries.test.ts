@@ -7,12 +7,12 @@ import { decodeEthernet } from '../../encap/wire/ethernet.ts';
 import { decodeIpv4 } from '../../encap/wire/ipv4.ts';
 import { Capture } from '../../overlay/lab/capture.ts';
 import { run } from '../../overlay/lab/command.ts';
-import { runInside } from '../../overlay/lab/namespace.ts';
+import { ipBatch, runInside } from '../../overlay/lab/namespace.ts';
 import { RunningStream } from '../../overlay/lab/tcp.ts';
 import { until } from '../../overlay/lab/wait.ts';
 import { FAMILIES } from '../../store/address.ts';
 import { need } from '../lab/capability.ts';
-import { PORT, Rig, type RigEnd, type RigOptions, UNDERLAY_MTU } from './rig.ts';
+import { DEVICE, PORT, Rig, type RigEnd, type RigOptions, UNDERLAY_MTU } from './rig.ts';
 
 const KINDS: readonly (RigOptions & { readonly name: string })[] = [
   { name: 'user space to user space', two: 'userspace', queues: 2 },
@@ -84,6 +84,35 @@ for (const { name, ...options } of KINDS) {
         }
       }
     });
+
+    if (options.two === 'kernel' && options.outer === undefined) {
+      it('broadcast: what kernel vxlan sends to all arrives, and is answered; ours has nobody to send it to, as it has not', async () => {
+        const { one, two } = rig;
+        const forget = ({ namespace }: RigEnd, { inner }: RigEnd) =>
+          ipBatch(namespace, [`neigh del ${inner.ipv4} dev ${DEVICE}`]);
+        const know = ({ namespace }: RigEnd, { inner, mac }: RigEnd) =>
+          ipBatch(namespace, [`neigh replace ${inner.ipv4} lladdr ${mac} dev ${DEVICE} nud permanent`]);
+        const group = async () => (await one.tunnel?.stats())?.sent.drops.group ?? 0;
+        const toAll = (verb: string) =>
+          run('bridge', [
+            ...['-n', two.namespace, 'fdb', verb, '00:00:00:00:00:00'],
+            ...['dev', DEVICE, 'dst', one.underlay],
+          ]);
+        // Neither has an entry for "all": who asks by ARP gets no answer.
+        const before = await group();
+        for (const end of [two, one]) {
+          await forget(end, rig.other(end));
+          expect(await answers(end, rig.other(end).inner.ipv4, 0, ['-W', '1'])).to.equal(0);
+          await know(end, rig.other(end));
+        }
+        expect(await group()).to.be.greaterThan(before);
+        await forget(two, one);
+        await toAll('append');
+        expect(await answers(two, one.inner.ipv4, 0)).to.equal(3);
+        await toAll('del');
+        await know(two, one);
+      });
+    }
 
     it('right on the wire: every checksum, no packet larger than the underlay’s, none to be fragmented', async function () {
       need(this, 'tshark', 'tcpdump', 'iperf3');

@@ -31,19 +31,28 @@ describe('the user-space tunnel’s life', function () {
   const answered = async (count = 3) =>
     (await ping(rig.one.namespace, rig.two.inner.ipv4, { count, patienceMs: 5000 })).received;
 
-  /** Sends UDP datagrams to one's VXLAN port from an address of two's, in a process of its own. */
-  async function forge(from: string, datagrams: readonly (readonly number[])[], times = 1): Promise<void> {
+  /** Sends UDP datagrams from an address of a namespace, in a process of its own. */
+  async function send(
+    namespace: string,
+    [from, to, port]: readonly [from: string, to: string, port: number],
+    datagrams: readonly (readonly number[])[],
+    times: number,
+  ): Promise<void> {
     const program = `
       const socket = require('node:dgram').createSocket('udp4');
       const datagrams = ${JSON.stringify(datagrams)}.map((bytes) => Buffer.from(bytes));
       socket.bind(0, '${from}', async () => {
         for (let i = 0; i < ${times}; i++) for (const datagram of datagrams) {
-          await new Promise((sent) => socket.send(datagram, ${PORT}, '${rig.one.underlay}', sent));
+          await new Promise((sent) => socket.send(datagram, ${port}, '${to}', sent));
         }
         socket.close();
       });`;
-    await runInside(rig.two.namespace, [process.execPath, '-e', program]);
+    await runInside(namespace, [process.execPath, '-e', program]);
   }
+
+  /** To one's VXLAN port, from an address of two's. */
+  const forge = (from: string, datagrams: readonly (readonly number[])[], times = 1): Promise<void> =>
+    send(rig.two.namespace, [from, rig.one.underlay, PORT], datagrams, times);
 
   const HEADER = [8, 0, 0, 0, 0, 0, VNI, 0];
   const TO_ONE = [2, 0, 0, 0, 9, 1, 2, 0, 0, 0, 9, 2];
@@ -85,6 +94,25 @@ describe('the user-space tunnel’s life', function () {
     const before = residentKiB();
     await storm();
     expect(residentKiB() - before).to.be.below(16 * 1024);
+    expect(await answered()).to.equal(3);
+  });
+
+  it('full queues, of the device and of the socket, drop and count; what comes after them passes', async () => {
+    const pid = rig.one.tunnel?.pid ?? 0;
+    const before = await stats(rig.one);
+    process.kill(pid, 'SIGSTOP');
+    try {
+      // A queue of the device takes 1,000 frames, the socket's buffer 16 MiB at most, as the kernel counts them.
+      await send(rig.one.namespace, [rig.one.inner.ipv4, rig.two.inner.ipv4, 9], [[1]], 2000);
+      await forge(rig.two.underlay, [[0, ...new Array<number>(60_000).fill(7)]], 400);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    const { sent, received } = await stats(rig.one);
+    const more = (drops: Readonly<Record<string, number>>, old: typeof drops, reason: string) =>
+      (drops[reason] ?? 0) - (old[reason] ?? 0);
+    expect(more(sent.drops, before.sent.drops, 'device_queue')).to.be.within(900, 1100);
+    expect(more(received.drops, before.received.drops, 'socket_queue')).to.be.within(50, 399);
     expect(await answered()).to.equal(3);
   });
 

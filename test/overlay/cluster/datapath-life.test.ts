@@ -8,19 +8,12 @@ import { processesIn, runInside } from '../../../overlay/lab/namespace.ts';
 import { RunningPing } from '../../../overlay/lab/ping.ts';
 import type { Pod } from '../../../overlay/lab/pod.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import {
-  describeCluster,
-  MIXED_DUAL,
-  pingPod,
-  streamDuring,
-  USERSPACE,
-  USERSPACE_DUAL,
-} from '../../lab/cluster.ts';
+import { describeCluster, MIXED_DUAL, pingPod, streamDuring, USERSPACE_DUAL } from '../../lab/cluster.ts';
 import { kernelState, stateDifference } from '../../lab/kernel-state.ts';
 
 const DEADLINE_MS = 10_000;
 
-describeCluster('a daemon with the data path, restarted', [USERSPACE_DUAL], { nodes: 2 }, (cluster) => {
+describeCluster('a daemon with the data path', [USERSPACE_DUAL], { nodes: 2 }, (cluster) => {
   const restart = async (end: 'kill' | 'terminate') => {
     const node = cluster.node(1);
     await node.daemon?.[end]();
@@ -72,6 +65,58 @@ describeCluster('a daemon with the data path, restarted', [USERSPACE_DUAL], { no
     let least = await share();
     for (let i = 0; i < 3 && least >= 0.01; i++) least = Math.min(least, await share());
     expect(least).to.be.below(0.01);
+  });
+
+  it('status and metrics tell what passed', async () => {
+    const node = cluster.node(1);
+    await pingPod(cluster.pod(1), cluster.pod(2), { count: 20 });
+    const { overlay, tunnels } = await node.status();
+    expect(overlay).to.include({ datapath: 'userspace', datapathReason: '--datapath userspace' });
+    const [tunnel] = tunnels;
+    expect(tunnels).to.have.length(2);
+    expect(tunnel).to.include({ device: 'vtep.1', family: 'ipv4', fault: null, workerRestarts: 0 });
+    for (const direction of [tunnel?.sent, tunnel?.received]) {
+      expect(direction?.packets).to.be.at.least(20);
+      expect(direction?.bytes).to.be.at.least(20 * 98);
+      expect(direction?.batches.reduce((sum, { calls }) => sum + calls, 0)).to.be.greaterThan(0);
+    }
+    const text = (await node.vtepd(['status'])).stdout;
+    expect(text).to.match(/data path userspace\n.*in user space: --datapath userspace\n/);
+    expect(text).to.match(/^tunnel +vtep\.1 sent \d+ packets \(.*B, \d+\.\d a system call\)/m);
+    const { stdout } = await node.exec(['busybox', 'wget', '-q', '-O', '-', 'http://127.0.0.1:9472/metrics']);
+    const sent = /^vtepd_datapath_packets_total\{family="ipv4",direction="sent"\} (\d+)$/m.exec(stdout)?.[1];
+    expect(Number(sent)).to.be.at.least(20);
+    expect(stdout).to.include('vtepd_datapath_up{family="ipv4"} 1');
+    expect(stdout).to.match(/^vtepd_datapath_drops_total\{.*direction="received",reason="vni"\} 0$/m);
+    expect(await node.daemon?.log()).to.match(/the tunnel is open in user space/);
+  });
+
+  it('cleanup after a kill -9 leaves no device and no process', async () => {
+    const node = cluster.node(2);
+    await node.daemon?.kill();
+    const { stdout } = await node.vtepd([
+      'cleanup',
+      ...['--state-dir', node.stateDir, '--run-dir', node.runDir],
+    ]);
+    expect(stdout).to.match(/removed link vtep\.1/);
+    expect((await node.exec(['ip', '-o', 'link'])).stdout).not.to.contain('vtep');
+    const alone = async () => (await processesIn(node.namespace)).length === 0;
+    await until(alone, { what: 'nothing to run in the namespace', deadlineMs: DEADLINE_MS });
+  });
+
+  it('one that never comes back: nothing runs on for longer than the packets are kept', async () => {
+    const node = cluster.node(1);
+    await node.daemon?.terminate();
+    const left = await processesIn(node.namespace);
+    const names = await Promise.all(
+      left.map(async (pid) => (await run('ps', ['-o', 'args=', '-p', `${pid}`])).stdout.trim()),
+    );
+    expect(names, 'nothing but the holder of each family').to.have.length(2);
+    for (const name of names) expect(name).to.include('sleep 30');
+    // What it holds is taken over once more, and goes with the device.
+    await node.startDaemon();
+    await node.untilReady();
+    for (const tunnel of (await node.status()).tunnels) expect(tunnel).to.include({ resumed: true });
   });
 });
 
@@ -163,58 +208,4 @@ describeCluster('a node that changes its data path', [MIXED_DUAL], { nodes: 2 },
       expect(stateDifference(theirs, await kernelState(far.namespace))).to.equal('');
     });
   }
-});
-
-describeCluster('the end of a daemon with the data path', [USERSPACE], { nodes: 2, pods: 1 }, (cluster) => {
-  it('status and metrics tell what passed', async () => {
-    const node = cluster.node(1);
-    await pingPod(cluster.pod(1), cluster.pod(2), { count: 20 });
-    const { overlay, tunnels } = await node.status();
-    expect(overlay).to.include({ datapath: 'userspace', datapathReason: '--datapath userspace' });
-    const [tunnel] = tunnels;
-    expect(tunnels).to.have.length(1);
-    expect(tunnel).to.include({ device: 'vtep.1', family: 'ipv4', fault: null, workerRestarts: 0 });
-    for (const direction of [tunnel?.sent, tunnel?.received]) {
-      expect(direction?.packets).to.be.at.least(20);
-      expect(direction?.bytes).to.be.at.least(20 * 98);
-      expect(direction?.batches.reduce((sum, { calls }) => sum + calls, 0)).to.be.greaterThan(0);
-    }
-    const text = (await node.vtepd(['status'])).stdout;
-    expect(text).to.match(/data path userspace\n.*in user space: --datapath userspace\n/);
-    expect(text).to.match(/^tunnel +vtep\.1 sent \d+ packets \(.*B, \d+\.\d a system call\)/m);
-    const { stdout } = await node.exec(['busybox', 'wget', '-q', '-O', '-', 'http://127.0.0.1:9472/metrics']);
-    const sent = /^vtepd_datapath_packets_total\{family="ipv4",direction="sent"\} (\d+)$/m.exec(stdout)?.[1];
-    expect(Number(sent)).to.be.at.least(20);
-    expect(stdout).to.include('vtepd_datapath_up{family="ipv4"} 1');
-    expect(stdout).to.match(/^vtepd_datapath_drops_total\{.*direction="received",reason="vni"\} 0$/m);
-    expect(await node.daemon?.log()).to.match(/the tunnel is open in user space/);
-  });
-
-  it('cleanup after a kill -9 leaves no device and no process', async () => {
-    const node = cluster.node(2);
-    await node.daemon?.kill();
-    const { stdout } = await node.vtepd([
-      'cleanup',
-      ...['--state-dir', node.stateDir, '--run-dir', node.runDir],
-    ]);
-    expect(stdout).to.match(/removed link vtep\.1/);
-    expect((await node.exec(['ip', '-o', 'link'])).stdout).not.to.contain('vtep');
-    const alone = async () => (await processesIn(node.namespace)).length === 0;
-    await until(alone, { what: 'nothing to run in the namespace', deadlineMs: DEADLINE_MS });
-  });
-
-  it('one that never comes back: nothing runs on for longer than the packets are kept', async () => {
-    const node = cluster.node(1);
-    await node.daemon?.terminate();
-    const left = await processesIn(node.namespace);
-    const names = await Promise.all(
-      left.map(async (pid) => (await run('ps', ['-o', 'args=', '-p', `${pid}`])).stdout.trim()),
-    );
-    expect(names, 'nothing but the holder').to.have.length(1);
-    expect(names[0]).to.match(/sleep 30|sleep/);
-    // What it holds is taken over once more, and goes with the device.
-    await node.startDaemon();
-    await node.untilReady();
-    expect((await node.status()).tunnels[0]).to.include({ resumed: true });
-  });
 });
