@@ -5,10 +5,11 @@ import { expect } from 'chai';
 import { run } from '../../../overlay/lab/command.ts';
 import { LabDaemon } from '../../../overlay/lab/lab-daemon.ts';
 import type { LabNode } from '../../../overlay/lab/lab-node.ts';
+import { ipBatch } from '../../../overlay/lab/namespace.ts';
 import { gatewayAddress, NODE_INTERFACE } from '../../../overlay/lab/underlay.ts';
 import { until } from '../../../overlay/lab/wait.ts';
 import type { StatusReport } from '../../../overlay/ops/status.ts';
-import { describeCluster, ETCD, pingDuring } from '../../lab/cluster.ts';
+import { describeCluster, ETCD, pingDuring, pingPod } from '../../lab/cluster.ts';
 import { etcdOf } from '../../lab/etcd-keys.ts';
 
 const DEADLINE_MS = 30_000;
@@ -149,6 +150,31 @@ describeCluster('a configuration that changes', [ETCD], { nodes: 2, idle: true }
     expect((await other.status()).lease?.subnet).to.equal(lease?.subnet);
     await writeOptions(other, {});
     await untilStatus(node, 'the peer to come back', ({ peers }) => peers[0]?.publicIP === other.address);
+  });
+
+  it('another underlay interface: lease and peers follow, and back', async () => {
+    const [node, other] = [cluster.node(1), cluster.node(2)];
+    const { lease } = await node.status();
+    await ipBatch(cluster.lab.underlay.namespace, [
+      `link add second type veth peer name eth1 netns ${node.namespace}`,
+      'link set second master under0 up',
+    ]);
+    await ipBatch(node.namespace, ['addr add 192.0.2.98/24 dev eth1', 'link set eth1 up']);
+    const ways: readonly [Options, string, string][] = [
+      [{ iface: 'eth1' }, 'eth1', '192.0.2.98'],
+      [{}, NODE_INTERFACE, node.address],
+    ];
+    for (const [options, device, address] of ways) {
+      await writeOptions(node, options);
+      const moved = ({ underlay }: StatusReport) => underlay?.device === device;
+      const { lease: now } = await untilStatus(node, `the underlay to be ${device}`, moved);
+      expect(now?.subnet).to.equal(lease?.subnet);
+      await untilStatus(other, 'the peer to follow', ({ peers }) => peers[0]?.publicIP === address);
+      const reached = async () => (await pingPod(cluster.pod(1), cluster.pod(2), { count: 1 })).lost === 0;
+      await until(reached, { what: `the pods to reach each other by ${device}`, deadlineMs: DEADLINE_MS });
+      const { stdout } = await node.exec(['ip', '-d', 'link', 'show', 'vtep.1']);
+      expect(stdout).to.contain(`local ${address}`);
+    }
   });
 
   it('credentials: the lease goes on under them, and the log does not hold the password', async () => {
