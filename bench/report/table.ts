@@ -12,7 +12,7 @@ export interface Paint {
 
 /** Of the column of names: as wide as the longest, within reason. */
 const MOST_NAME_WIDTH = 52;
-const CELL_WIDTH = 11;
+const CELL_WIDTH = 12;
 
 /** The whole report, with a newline at its end. */
 export function printReport(report: BenchReport, paint: Paint): string {

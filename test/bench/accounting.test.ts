@@ -74,8 +74,10 @@ describe('bench: bytes of headers', () => {
   it('what was captured is the size that requests and answers have, whatever else passed', () => {
     const sizes = [1110, 60, 1084, 1422, 1084, 60, 60, 60, 1084];
     const frames = sizes.map((size) => new Uint8Array(size));
-    expect(commonestFrame(frames, 1038)).to.equal(frames[2]);
-    expect(commonestFrame(frames.slice(0, 2), 1200)).to.equal(undefined);
+    expect(commonestFrame(frames, 1038, 3)).to.equal(frames[2]);
+    // Only probes were seen.
+    expect(commonestFrame(frames, 1038, 4)).to.equal(undefined);
+    expect(commonestFrame(frames, 1500, 1)).to.equal(undefined);
   });
 
   it('the share of a wire’s time that is payload', () => {
