@@ -75,7 +75,7 @@ export async function daemonSetPod(name: string, node: LabNode, store: Kubernete
     'cni-data': cniData,
     'xtables-lock': lock,
     sysctls: '/proc/sys/net',
-    tun: '/dev/net',
+    tun: existsSync('/dev/net') ? '/dev/net' : cniData,
   };
   const mounts = container.volumeMounts.map(({ name: volume, mountPath, readOnly = false }) => ({
     container_path: mountPath,

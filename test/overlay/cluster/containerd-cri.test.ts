@@ -17,7 +17,7 @@ const HOST_PORT = 8080;
 describeCluster(
   'containerd through CRI',
   [KUBERNETES_DUAL],
-  { pods: 0, programs: CRI_PROGRAMS },
+  { pods: 0, programs: [...CRI_PROGRAMS, 'raw-socket'] },
   (cluster) => {
     const runtimes: CriRuntime[] = [];
     before(async () => {
@@ -100,9 +100,10 @@ describeCluster(
         expect(rights.replaceAll(/\s+/g, ' ')).to.equal('CapEff: 0000000000003000 NoNewPrivs: 1 Seccomp: 2 ');
 
         // The first process of its container, it waits for whoever has no parent any more.
-        await inContainer(daemon, '/bin/sleep 1 >/dev/null 2>&1 &');
+        const orphan = await inContainer(daemon, '/bin/sleep 1000 >/dev/null 2>&1 & echo $!');
         const processes = () => inContainer(daemon, 'cat /proc/[0-9]*/stat');
         expect(await processes()).to.include('(sleep)');
+        await inContainer(daemon, `kill ${orphan}`);
         await until(async () => !(await processes()).includes('(sleep)'), {
           what: 'an orphan to be waited for',
           deadlineMs: DEADLINE_MS,
