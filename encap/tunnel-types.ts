@@ -38,7 +38,7 @@ export interface TunnelOptions {
   readonly log: Log;
   /**
    * The tunnel cannot go on: the device was taken away, or its threads die as soon as they are started. Told once;
-   * `healthy` is false from then on, and what remains is to close it and open another.
+   * `fault` says so from then on, and what remains is to close it and open another.
    */
   readonly onFault?: ((fault: Error) => void) | undefined;
 }
