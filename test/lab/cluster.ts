@@ -41,7 +41,6 @@ export const EVERY_FAMILY_IN_ETCD: readonly ClusterParameters[] = [ETCD, ETCD_IP
 export const KUBERNETES: ClusterParameters = { store: 'kubernetes', families: 'ipv4' };
 export const KUBERNETES_DUAL: ClusterParameters = { store: 'kubernetes', families: 'dual' };
 
-export const USERSPACE: ClusterParameters = { ...EMBEDDED, datapath: 'userspace' };
 export const USERSPACE_DUAL: ClusterParameters = { ...EMBEDDED_DUAL, datapath: 'userspace' };
 export const MIXED_DUAL: ClusterParameters = { ...EMBEDDED_DUAL, datapath: 'mixed' };
 /** Packets of both families go through everything, and both kinds of node read what the other writes. */
