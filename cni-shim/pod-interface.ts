@@ -75,16 +75,19 @@ export function configurePodLink(pod: NetlinkSocket, attachment: Attachment): At
 
 /**
  * What of the way between pod and bridge does not carry packets yet, in words. In this order, for on newer kernels
- * each look brings on what the next one sees.
+ * each look brings on what the next one sees. @throws NetlinkError; ENODEV when either end is gone
  */
 export function idlePart(
   node: NetlinkSocket,
   pod: NetlinkSocket,
   { ifname, hostInterface, bridge }: Attachment,
 ): string | undefined {
-  if (readLinkState(pod, ifname)?.running !== true) return `${ifname} in the pod has no carrier`;
+  const far = readLinkState(pod, ifname);
+  if (far === undefined) throw new NetlinkError(ENODEV, undefined, `raise ${ifname} in the pod`);
+  if (!far.running) return `${ifname} in the pod has no carrier`;
   const host = readLinkState(node, hostInterface);
-  if (host?.running !== true) return `${hostInterface} has no carrier`;
+  if (host === undefined) throw new NetlinkError(ENODEV, undefined, `plug ${hostInterface} in`);
+  if (!host.running) return `${hostInterface} has no carrier`;
   if (!host.forwarding) return `${hostInterface} is a port of ${bridge} that does not forward`;
   return readLinkState(node, bridge)?.running === true ? undefined : `${bridge} has no carrier`;
 }

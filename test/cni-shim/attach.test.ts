@@ -425,4 +425,13 @@ describe('attaching pods to a bridge that does not carry packets yet', () => {
     expect(node.podLinks()).to.deep.equal([]);
     expect(node.registry?.rows()).to.deep.equal([]);
   });
+
+  it('waits for no interface that somebody has removed', async () => {
+    await node.start(undefined, { carrierDeadlineMs: 3_600_000 });
+    node.network.settle = async () => {
+      inside(node.namespace, 'ip', 'link', 'del', node.podLinks()[0] ?? '');
+    };
+    expect(await node.call('ADD', { pod: node.addPod() })).to.include({ status: 1 });
+    expect(node.registry?.rows()).to.deep.equal([]);
+  });
 });
