@@ -38,7 +38,7 @@
  *   read without another thread being woken; and fewer threads look for packets at once.
  * - Looking again 20 times before blocking, giving the processor away each time, took a round trip from some 95 us to 70.
  *   Looking without giving it away made it several times longer: the one that would answer does not get to run. Looking
- *   60 times gained nothing. Where others keep both cores busy, 0, 4 and 20 looks are alike.
+ *   60 times gained nothing; where others keep both cores busy, 20 times gains less, or nothing.
  * - A shorter slice of the processor (sched_setattr) and a higher priority (setpriority) for these threads changed nothing
  *   beyond the noise.
  * - On AMD's Zen 3 the kernel copies four times slower to a place that is 1 to 31 bytes further into its page than the
