@@ -182,19 +182,17 @@ function setBuffer(fd: number, force: number, plain: number): void {
   if (!setOption(fd, SOL_SOCKET, force, BUFFER_BYTES)) setOption(fd, SOL_SOCKET, plain, BUFFER_BYTES);
 }
 
-/**
- * A filter of one instruction, "return 0" (struct sock_filter). It stays where FILTER says: it is referenced from here,
- * and larger than what V8 keeps on its own heap (64 bytes).
- */
+/** A filter of one instruction, "return 0" (struct sock_filter); referenced from here while the kernel reads it. */
 const RETURN_0 = Buffer.alloc(72);
 RETURN_0.writeUInt16LE(0x06, 0);
 /** struct sock_fprog. */
 const FILTER = Buffer.alloc(16);
 FILTER.writeUInt16LE(1, 0);
-FILTER.writeBigUInt64LE(BigInt(addressOf(RETURN_0)), 8);
 
 /** Whatever is sent to a socket that nobody reads is dropped at once. */
 function takeNothing(fd: number): void {
+  // Asked each time: it does not stay where it was (the second socket of a process was refused its filter).
+  FILTER.writeBigUInt64LE(BigInt(addressOf(RETURN_0)), 8);
   if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, FILTER, FILTER.length) < 0) {
     throw refused(`a UDP socket refuses a filter: ${errnoName(lastErrno())}`);
   }
