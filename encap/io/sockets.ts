@@ -182,7 +182,7 @@ function setBuffer(fd: number, force: number, plain: number): void {
   if (!setOption(fd, SOL_SOCKET, force, BUFFER_BYTES)) setOption(fd, SOL_SOCKET, plain, BUFFER_BYTES);
 }
 
-/** A filter of one instruction, "return 0" (struct sock_filter); referenced from here while the kernel reads it. */
+/** A filter of one instruction, "return 0" (struct sock_filter). */
 const RETURN_0 = Buffer.alloc(72);
 RETURN_0.writeUInt16LE(0x06, 0);
 /** struct sock_fprog. */
@@ -191,7 +191,8 @@ FILTER.writeUInt16LE(1, 0);
 
 /** Whatever is sent to a socket that nobody reads is dropped at once. */
 function takeNothing(fd: number): void {
-  // Asked each time: it does not stay where it was (the second socket of a process was refused its filter).
+  // Named here, RETURN_0 stays: a constant of a module that no function names is collected once the module has run, and
+  // the kernel read what came to lie in its place.
   FILTER.writeBigUInt64LE(BigInt(addressOf(RETURN_0)), 8);
   if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, FILTER, FILTER.length) < 0) {
     throw refused(`a UDP socket refuses a filter: ${errnoName(lastErrno())}`);
