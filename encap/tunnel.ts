@@ -296,7 +296,16 @@ export class UserSpaceTunnel implements Tunnel {
     const { holderFile } = this.#options;
     if (holderFile === undefined) return;
     const before = this.#holder;
-    this.#holder = startHolder(holderFile, this.#tap.queues, this.#sockets.receivers);
+    try {
+      this.#holder = startHolder(holderFile, this.#tap.queues, this.#sockets.receivers);
+    } catch (error) {
+      // The tunnel goes on all the same.
+      this.#holder = undefined;
+      this.#options.log.warn('nothing holds the queues while the daemon restarts: packets are lost then', {
+        device: this.device,
+        error,
+      });
+    }
     before?.release();
   }
 

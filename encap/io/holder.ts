@@ -48,7 +48,10 @@ export interface Holder {
   leave(): void;
 }
 
-/** @param file is written for `takeOver`, as soon as the holder has the descriptors */
+/**
+ * @param file is written for `takeOver`, as soon as the holder has the descriptors
+ * @throws Error of the file's: there is no holder then
+ */
 export function startHolder(
   file: string,
   queues: readonly number[],
@@ -67,8 +70,13 @@ export function startHolder(
   child.unref();
   unrefPipe(child);
   const record: HolderRecord = { pid: child.pid, queues: queues.length, receivers: receivers.length };
-  writeFileSync(`${file}.new`, JSON.stringify(record), { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+  try {
+    writeFileSync(`${file}.new`, JSON.stringify(record), { mode: 0o600 });
+    renameSync(`${file}.new`, file);
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
+  }
   return {
     release: () => {
       child.kill('SIGKILL');
