@@ -39,13 +39,18 @@ export async function ping(namespace: string, to: Address, options: PingOptions)
   const result = await runInside(
     namespace,
     [
-      ...['busybox', 'ping', '-q', '-A', '-c', `${count}`, '-i', `${UNANSWERED_MS / 1000}`],
+      ...['busybox', 'ping', '-A', '-c', `${count}`, '-i', `${UNANSWERED_MS / 1000}`],
       ...['-W', `${Math.ceil(patienceMs / 1000)}`, ...(device === undefined ? [] : ['-I', device]), to],
     ],
     { signal, tolerant: true, timeoutMs: count * UNANSWERED_MS + patienceMs + 30_000 },
   );
   // Status 1 is "no answer"; without a route busybox reports nothing at all.
-  return parseReport(result.stdout) ?? { sent: count, received: 0, lost: count };
+  const report = parseReport(result.stdout);
+  if (report === undefined) return { sent: count, received: 0, lost: count };
+  // It ends with the answer that makes them `count`, whatever it has sent by then: what is lost was passed over by one.
+  const answered = answeredPlaces(result.stdout);
+  const sent = Math.max(count, ...Array.from(answered, (place) => place + 1));
+  return { ...report, sent, received: answered.size, lost: sent - answered.size };
 }
 
 /** Threads that carry packets in user space may wait this long for a processor on a busy machine. */
@@ -97,7 +102,7 @@ export class RunningPing {
     await this.closed;
     const report = parseReport(this.output);
     if (report === undefined) throw new Error(`ping printed no statistics: ${this.output.slice(-500)}`);
-    const answered = new Set(Array.from(this.output.matchAll(/ seq=(\d+) /g), ([, place]) => Number(place)));
+    const answered = answeredPlaces(this.output);
     const lostPlaces: number[] = [];
     // Sequence numbers have 16 bits: of a longer run, its beginning is not looked at.
     const onTheWay: number[] = [];
@@ -122,6 +127,10 @@ export class RunningPing {
     }
   }
 }
+
+/** Sequence numbers of answers. */
+const answeredPlaces = (output: string): Set<number> =>
+  new Set(Array.from(output.matchAll(/ seq=(\d+) /g), ([, place]) => Number(place)));
 
 /** The request that was answered first, and the last one that was sent before its answer came. */
 function openingPlaces(
