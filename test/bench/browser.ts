@@ -67,7 +67,11 @@ export class Browser {
       '--host-resolver-rules=MAP * ~NOTFOUND',
       `--user-data-dir=${folder}`,
     ];
-    const child = spawn('chromium', options, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
+    const child = spawn('chromium', options, {
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+      // It leaves folders behind, for its one process a user.
+      env: { ...process.env, TMPDIR: folder },
+    });
     const browser = new Browser(child, folder);
     try {
       const { targetId } = await browser.#call('Target.createTarget', { url: 'about:blank' });

@@ -45,7 +45,7 @@ function present(): Set<string> {
     ...list('/run/netns').map((name) => `namespace ${name}`),
     ...list('/sys/class/net').map((name) => `link ${name}`),
     ...list(tmpdir())
-      .filter((name) => name.startsWith('vtepd'))
+      .filter((name) => /^(vtepd|org\.chromium)/.test(name))
       .map((name) => `folder ${name}`),
     ...list('/proc')
       .filter(isOurs)
