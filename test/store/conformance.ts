@@ -161,19 +161,21 @@ export function describeLeaseStore(name: string, makeLab: () => Promise<StoreLab
       });
 
       it('uses the reservation of its public address: it never expires and is never deleted', async () => {
-        await lab.put('subnets/10.244.42.0-24', '{"PublicIP":"192.0.2.1","Owner":"ops"}');
+        await lab.put('subnets/10.244.142.0-24', '{"PublicIP":"192.0.2.1","Owner":"ops"}');
         const held = await claim(node(1));
-        expect(held.lease.key).to.equal('10.244.42.0-24');
+        expect(held.lease.key).to.equal('10.244.142.0-24');
         expect(held.ttlMs).to.equal(0);
         expect(held.expiresAt).to.equal(undefined);
         const renewed = await store.renew(held, node(1, 9), never);
         expect(renewed.ttlMs).to.equal(0);
         expect((await claim(node(1, 9), remembered(renewed))).ttlMs).to.equal(0);
         expect(await lab.expires(held.lease.key)).to.equal(false);
-        expect(JSON.parse((await lab.get('subnets/10.244.42.0-24')) ?? '')).to.deep.include({ Owner: 'ops' });
+        expect(JSON.parse((await lab.get('subnets/10.244.142.0-24')) ?? '')).to.deep.include({
+          Owner: 'ops',
+        });
         await store.release(renewed, never);
         expect(await keys()).to.deep.equal([held.lease.key]);
-        await lab.remove('subnets/10.244.42.0-24');
+        await lab.remove('subnets/10.244.142.0-24');
         const lost = await failure(store.renew(renewed, node(1, 9), never));
         expect(lost).to.be.instanceOf(LeaseLostError).with.property('how', 'expired');
       });

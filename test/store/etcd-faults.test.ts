@@ -369,7 +369,7 @@ describe('store/etcd faults', () => {
   it('a restored backup is rewound: a watch says so, and following withdraws nobody at once', async () => {
     const held = await claim(1);
     const backup = await server.backUp();
-    await lab.put('subnets/10.244.200.0-24', encodeLease(node(200)));
+    await lab.put('subnets/10.244.20.0-24', encodeLease(node(20)));
     const { revision } = await store.snapshot(never);
     const abort = new AbortController();
     const told: string[] = [];

@@ -21,7 +21,8 @@ export interface StoreLab {
   close(): Promise<void>;
 }
 
-export const NETWORK = '{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}';
+/** Claims are random, from 10.244.100.0 on: what tests write by hand lies below, and never meets them. */
+export const NETWORK = '{"Network":"10.244.0.0/16","SubnetMin":"10.244.100.0","Backend":{"Type":"vxlan"}}';
 export const TTL_MS = 60_000;
 /** Aborts nothing, and many may listen to it. */
 export const never = new AbortController().signal;

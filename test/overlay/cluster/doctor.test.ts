@@ -48,7 +48,7 @@ describeCluster('vtepd doctor', [EMBEDDED], { nodes: 2 }, (cluster) => {
     const other = join(node.cni.confDir, '05-other.conflist');
     await each(node, [
       'ip link add docker9 type bridge',
-      'ip addr add 10.244.200.1/25 dev docker9',
+      'ip addr add 10.244.0.1/25 dev docker9',
       'ip link set docker9 up',
       'nft add table ip filter',
       'nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }',
@@ -69,7 +69,7 @@ describeCluster('vtepd doctor', [EMBEDDED], { nodes: 2 }, (cluster) => {
       expect(found.filter((each) => /^(port|mtu|store|lease|daemon)/.test(each))).to.deep.equal([]);
       const causes = JSON.stringify(report.checks);
       for (const name of [
-        '10.244.200.0/25',
+        '10.244.0.0/25',
         'docker9',
         'ip filter FORWARD',
         '05-other.conflist',
@@ -77,7 +77,7 @@ describeCluster('vtepd doctor', [EMBEDDED], { nodes: 2 }, (cluster) => {
       ])
         expect(causes).to.contain(name);
       const { stdout } = await node.vtepd(['doctor', ...node.daemonArguments], { tolerant: true });
-      expect(stdout).to.match(/\nFAILED {3}routes\n.*10\.244\.200\.0\/25 by docker9/);
+      expect(stdout).to.match(/\nFAILED {3}routes\n.*10\.244\.0\.0\/25 by docker9/);
     } finally {
       await rm(other);
       await rename(join(node.cni.binDir, 'away'), join(node.cni.binDir, 'vtepd-cni'));
