@@ -1,7 +1,8 @@
 /*
  * vtepd-cni: the CNI plugin that a container runtime executes. It decides nothing: it hands the request
  * to the vtepd daemon and prints the daemon's answer. It is C because it runs once for every pod: a
- * static program starts in under a millisecond.
+ * static program starts in under a millisecond. One file of some length, so that what runs as root for every
+ * pod can be read from top to bottom; only the JSON is elsewhere (json-member.c).
  *
  * To the daemon's unix socket it sends one frame (numbers in network byte order; cni-shim/frames.ts has
  * the other end):

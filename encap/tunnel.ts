@@ -48,6 +48,7 @@
 import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { checked, close, eventfd } from '../overlay/kernel/libc.ts';
+import { socketAddress } from '../overlay/kernel/socket-address.ts';
 import { type Address, addressBytes, familyOf, type Mac, macBytes, macFromBytes } from '../store/address.ts';
 import { interfaceIndex } from './io/calls.ts';
 import { COUNTER_NUMBERS, directionStats, RECEIVE_DROP_NAMES, SEND_DROP_NAMES } from './io/counters.ts';
@@ -62,13 +63,7 @@ import {
   type WorkerSockets,
   type WorkerStart,
 } from './io/shared.ts';
-import {
-  closeSockets,
-  droppedByKernel,
-  openSockets,
-  socketAddress,
-  type TunnelSockets,
-} from './io/sockets.ts';
+import { closeSockets, droppedByKernel, openSockets, type TunnelSockets } from './io/sockets.ts';
 import { removeWithLastQueue, type Tap } from './io/tap.ts';
 import { Workers } from './io/workers.ts';
 import {

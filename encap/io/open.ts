@@ -1,6 +1,7 @@
 /** A tunnel's device and sockets: those of an earlier tunnel, out of its holder, or new ones. */
 import { readFileSync } from 'node:fs';
 import { close } from '../../overlay/kernel/libc.ts';
+import { socketAddress } from '../../overlay/kernel/socket-address.ts';
 import type { Address } from '../../store/address.ts';
 import type { TunnelOptions } from '../tunnel-types.ts';
 import { type HeldDescriptors, takeOver } from './holder.ts';
@@ -11,7 +12,6 @@ import {
   markOf,
   openSockets,
   type SocketParameters,
-  socketAddress,
   type TunnelSockets,
 } from './sockets.ts';
 import { adoptTap, openTap, type Tap, tapOf } from './tap.ts';

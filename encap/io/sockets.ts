@@ -4,12 +4,11 @@
  * choose the port of each packet, but has no UDP_SEGMENT: every packet would cross the kernel on its own.)
  */
 import { bind, close, errnoName, getsockname, setsockopt, socket } from '../../overlay/kernel/libc.ts';
-import { type Address, addressBytes, familyOf } from '../../store/address.ts';
+import { AF_INET, AF_INET6, socketAddress } from '../../overlay/kernel/socket-address.ts';
+import { type Address, familyOf } from '../../store/address.ts';
 import { TunnelError } from '../tunnel-types.ts';
 import { addressOf, EACCES, EADDRINUSE, EPERM, getsockopt, lastErrno } from './calls.ts';
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const SOCK_DGRAM_CLOEXEC_NONBLOCK = 2 | 0o2000000 | 0o4000;
 
 const SOL_SOCKET = 1;
@@ -197,17 +196,6 @@ function takeNothing(fd: number): void {
   if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, FILTER, FILTER.length) < 0) {
     throw refused(`a UDP socket refuses a filter: ${errnoName(lastErrno())}`);
   }
-}
-
-/** struct sockaddr_in or sockaddr_in6. */
-export function socketAddress(address: Address, port: number): Buffer {
-  const bytes = addressBytes(address);
-  const isIpv4 = bytes.length === 4;
-  const out = Buffer.alloc(isIpv4 ? 16 : 28);
-  out.writeUInt16LE(isIpv4 ? AF_INET : AF_INET6, 0);
-  out.writeUInt16BE(port, 2);
-  out.set(bytes, isIpv4 ? 4 : 8);
-  return out;
 }
 
 /** Where a socket is bound; undefined for what is no such socket. */

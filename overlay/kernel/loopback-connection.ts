@@ -1,11 +1,12 @@
 /** TCP to 127.0.0.1 of another network namespace, without a process inside. */
-
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { parseAddress } from '../../store/address.ts';
 import { checked, close, connect, lastErrno, SystemCallError, socket } from './libc.ts';
 import { inNamespace } from './namespace.ts';
+import { AF_INET, socketAddress } from './socket-address.ts';
 
-const AF_INET = 2;
+const LOOPBACK = parseAddress('127.0.0.1');
 const SOCK_STREAM_CLOEXEC_NONBLOCK = 1 | 0o2000000 | 0o4000;
 
 /**
@@ -25,10 +26,7 @@ function connectedDescriptor(namespace: string, port: number): number {
   const fd = inNamespace(namespace, () =>
     checked('open a TCP socket', socket(AF_INET, SOCK_STREAM_CLOEXEC_NONBLOCK, 0)),
   );
-  const address = Buffer.alloc(16);
-  address.writeUInt16LE(AF_INET, 0);
-  address.writeUInt16BE(port, 2);
-  address.set([127, 0, 0, 1], 4);
+  const address = socketAddress(LOOPBACK, port);
   if (connect(fd, address, address.length) === 0) return fd;
   const errno = lastErrno();
   if (errno === constants.errno.EINPROGRESS) return fd;

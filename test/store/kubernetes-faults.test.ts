@@ -1,4 +1,7 @@
-/** What goes wrong with an API server, and with what is in it: each fault as a server has it, and what becomes of it. */
+/**
+ * What goes wrong with an API server, and with what is in it: each fault as a server has it, and what becomes of it.
+ * Long, for all of them handle the same server's double in the same few ways, which stand at the top.
+ */
 import { expect } from 'chai';
 import { delay } from '../../store/backoff.ts';
 import {

@@ -1,4 +1,7 @@
-/** Every finding of the doctor: what brings it about, and that nothing else does. */
+/**
+ * Every finding of the doctor: what brings it about, and that nothing else does. One table of all findings, since it
+ * is also held against the list of those that there are: so it is long.
+ */
 import { expect } from 'chai';
 import type { InstalledCni } from '../../../cni-shim/installed.ts';
 import { CHECKS, examine } from '../../../overlay/doctor/examine.ts';

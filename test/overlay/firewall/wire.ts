@@ -12,12 +12,11 @@ import {
   socket,
 } from '../../../overlay/kernel/libc.ts';
 import { inNamespace } from '../../../overlay/kernel/namespace.ts';
+import { AF_INET, AF_INET6, socketAddress } from '../../../overlay/kernel/socket-address.ts';
 import { namespacePath } from '../../../overlay/lab/namespace.ts';
 import { until } from '../../../overlay/lab/wait.ts';
-import { type Address, addressBytes, familyOf } from '../../../store/address.ts';
+import { type Address, familyOf } from '../../../store/address.ts';
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const AF_PACKET = 17;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
@@ -130,13 +129,4 @@ export function sendUdp(
       close(fd);
     }
   });
-}
-
-function socketAddress(address: Address, port: number): Buffer {
-  const ipv4 = familyOf(address) === 'ipv4';
-  const bytes = Buffer.alloc(ipv4 ? 16 : 28);
-  bytes.writeUInt16LE(ipv4 ? AF_INET : AF_INET6, 0);
-  bytes.writeUInt16BE(port, 2);
-  bytes.set(addressBytes(address), ipv4 ? 4 : 8);
-  return bytes;
 }
